@@ -1,0 +1,50 @@
+/** The stable codes of {@link ScoreSdeError}. */
+export type ErrorCode =
+  | 'ERR_SHAPE'
+  | 'ERR_DTYPE'
+  | 'ERR_RANGE'
+  | 'ERR_CONFIG'
+  | 'ERR_STATE'
+  | 'ERR_ALIAS'
+  | 'ERR_DISPOSED'
+  | 'ERR_BUSY'
+  | 'ERR_ABORTED'
+  | 'ERR_NON_FINITE'
+  | 'ERR_MEMORY'
+  | 'ERR_CUDA'
+  | 'ERR_CUDA_UNAVAILABLE'
+  | 'ERR_MODEL'
+  | 'ERR_IO'
+  | 'ERR_NATIVE';
+
+/** Every error this package raises: a stable `code`, and one sentence that says what was expected, of which argument, and what came. */
+export class ScoreSdeError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'ScoreSdeError';
+    this.code = code;
+  }
+}
+
+/** What an aborted run rejects with: named as the platform's own, so that `error.name === 'AbortError'` holds; `cause` is the signal's reason. */
+export class AbortError extends ScoreSdeError {
+  constructor(signal: AbortSignal) {
+    super('ERR_ABORTED', 'the operation was aborted', { cause: signal.reason });
+    this.name = 'AbortError';
+  }
+}
+
+/** A value as it should read in an error message: short, typed, never a dump. */
+export function show(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value);
+  if (typeof value === 'bigint') return `${value}n`;
+  if (typeof value === 'function') return 'a function';
+  if (typeof value === 'symbol') return 'a symbol';
+  if (value === null || typeof value !== 'object') return String(value);
+  if (Array.isArray(value)) return value.length <= 8 && value.every((v) => typeof v === 'number') ? `[${value.join(', ')}]` : `an array of ${value.length}`;
+  const name = (Object.getPrototypeOf(value) as object | null)?.constructor?.name;
+  if (ArrayBuffer.isView(value) && 'length' in value) return `a ${name} of ${String(value.length)}`;
+  return name && name !== 'Object' ? `a ${name}` : 'an object';
+}

@@ -1,0 +1,140 @@
+#include "binding/args.hpp"
+
+#include <cmath>
+#include <limits>
+
+#include "cpu/torch_stream.hpp"
+
+namespace score_sde::binding {
+namespace {
+
+constexpr double kMaxSafeInteger = 9007199254740991.0;
+
+struct Bytes {
+  uint8_t* data;
+  size_t length;
+};
+
+Bytes bytesOf(Napi::TypedArray array) {
+  Napi::ArrayBuffer buffer = array.ArrayBuffer();
+  return {static_cast<uint8_t*>(buffer.Data()) + array.ByteOffset(), array.ByteLength()};
+}
+
+}  // namespace
+
+void fail(Napi::Env env, const Status& status) {
+  Napi::Error error = Napi::Error::New(env, status.message);
+  error.Set("code", Napi::String::New(env, status.code));
+  throw error;
+}
+
+Napi::Value Args::take() { return info_[next_++]; }
+
+bool Args::skipNull() {
+  if (!info_[next_].IsNull()) return false;
+  ++next_;
+  return true;
+}
+
+double Args::number() {
+  const Napi::Value value = take();
+  if (!value.IsNumber()) fail(env(), Status::error("ERR_NATIVE", "expected a number as argument " + std::to_string(next_)));
+  return value.As<Napi::Number>().DoubleValue();
+}
+
+size_t Args::count() {
+  const double value = number();
+  if (!(value >= 0 && value <= kMaxSafeInteger && value == std::floor(value)))
+    fail(env(), Status::error("ERR_NATIVE", "expected a count as argument " + std::to_string(next_)));
+  return static_cast<size_t>(value);
+}
+
+Shape Args::shape() {
+  const size_t rows = count(), cols = count();
+  if (cols != 0 && rows > std::numeric_limits<size_t>::max() / 16 / cols)
+    fail(env(), Status::error("ERR_NATIVE", "the batch is larger than any memory"));
+  return {rows, cols};
+}
+
+uint64_t Args::word() {
+  const Napi::Value value = take();
+  if (!value.IsBigInt()) fail(env(), Status::error("ERR_NATIVE", "expected a bigint as argument " + std::to_string(next_)));
+  bool lossless = false;
+  return value.As<Napi::BigInt>().Uint64Value(&lossless);
+}
+
+Dtype Args::dtype() {
+  const double code = number();
+  if (!(code == 0 || code == 1 || code == 2))
+    fail(env(), Status::error("ERR_NATIVE", "expected a dtype as argument " + std::to_string(next_)));
+  return static_cast<Dtype>(static_cast<int>(code));
+}
+
+void* Args::memoryOf(Napi::Value value, size_t bytes, size_t alignment) {
+  if (!value.IsTypedArray())
+    fail(env(), Status::error("ERR_NATIVE", "expected a typed array as argument " + std::to_string(next_)));
+  const Bytes memory = bytesOf(value.As<Napi::TypedArray>());
+  if (memory.length < bytes)
+    fail(env(), Status::error("ERR_SHAPE", "expected at least " + std::to_string(bytes) + " bytes, got " +
+                                               std::to_string(memory.length) + " (was the memory transferred away?)"));
+  if (reinterpret_cast<uintptr_t>(memory.data) % alignment != 0)
+    fail(env(), Status::error("ERR_NATIVE", "the memory is not aligned to " + std::to_string(alignment) + " bytes"));
+  held_.Set(held_.Length(), value);
+  return memory.data;
+}
+
+void* Args::memory(size_t count, size_t elementSize) { return memoryOf(take(), count * elementSize, elementSize); }
+
+View Args::view(size_t count) {
+  const Napi::Value value = take();
+  const Dtype type = dtype();
+  return {memoryOf(value, count * sizeOf(type), sizeOf(type)), type};
+}
+
+View Args::viewOrNull(size_t count) {
+  if (!info_[next_].IsNull()) return view(count);
+  next_ += 2;
+  return {};
+}
+
+Napi::TypedArray Args::typedArray() {
+  const Napi::Value value = take();
+  memoryOf(value, 0, 1);
+  return value.As<Napi::TypedArray>();
+}
+
+Noise Args::noise(Shape shape) {
+  Noise noise;
+  const double kind = number();
+  const auto expectStreams = [&](size_t streams) {
+    if (streams != 1 && streams != shape.rows)
+      fail(env(), Status::error("ERR_NATIVE", "expected one noise stream, or one a row"));
+  };
+  if (kind == 0) {
+    noise.kind = Noise::Kind::Given;
+    noise.given = view(shape.size());
+  } else if (kind == 1) {
+    noise.kind = Noise::Kind::Philox;
+    const Napi::TypedArray pairs = typedArray();
+    const Bytes memory = bytesOf(pairs);
+    const size_t streams = memory.length / sizeof(PhiloxStream);
+    expectStreams(streams);
+    noise.philox.resize(streams);
+    std::memcpy(noise.philox.data(), memory.data, streams * sizeof(PhiloxStream));
+    noise.type = dtype();
+  } else if (kind == 2) {
+    noise.kind = Noise::Kind::Torch;
+    const Napi::Value list = take();
+    if (!list.IsArray()) fail(env(), Status::error("ERR_NATIVE", "expected an array of generator states"));
+    const Napi::Array states = list.As<Napi::Array>();
+    expectStreams(states.Length());
+    for (uint32_t i = 0; i < states.Length(); ++i)
+      noise.torch.push_back(static_cast<TorchState*>(memoryOf(states[i], sizeof(TorchState), alignof(TorchState))));
+    noise.type = dtype();
+  } else {
+    fail(env(), Status::error("ERR_NATIVE", "expected a kind of noise"));
+  }
+  return noise;
+}
+
+}  // namespace score_sde::binding

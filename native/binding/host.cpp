@@ -1,0 +1,146 @@
+// What runs on the host alone: tables, generator states, conversions, threads, and what this build and machine can do.
+#include <napi.h>
+
+#include "binding/args.hpp"
+#include "binding/exports.hpp"
+#include "core/tables.hpp"
+#include "cpu/kernels.hpp"
+#include "cpu/multiversion.hpp"
+#include "cpu/thread_pool.hpp"
+#include "cpu/torch_stream.hpp"
+#include "cuda/devices.hpp"
+#include "math/philox.hpp"
+
+namespace score_sde::binding {
+namespace {
+
+Napi::Value linspaceOf(const Napi::CallbackInfo& info) {
+  Args args(info);
+  const size_t count = args.count();
+  float* const out = args.array<float>(count);
+  const double start = args.number(), end = args.number();
+  linspace(out, count, start, end);
+  return info.Env().Undefined();
+}
+
+Napi::Value discreteSigmasOf(const Napi::CallbackInfo& info) {
+  Args args(info);
+  const size_t count = args.count();
+  float* const out = args.array<float>(count);
+  const double low = args.number(), high = args.number();
+  discreteSigmas(out, count, low, high);
+  return info.Env().Undefined();
+}
+
+Napi::Value sigmasOf(const Napi::CallbackInfo& info) {
+  Args args(info);
+  const size_t count = args.count();
+  float* const out = args.array<float>(count);
+  const float* const timesteps = args.array<float>(count);
+  const double low = args.number(), high = args.number();
+  sigmas(out, timesteps, count, low, high);
+  return info.Env().Undefined();
+}
+
+TorchState& stateOf(Args& args) {
+  auto* const bytes = args.array<uint64_t>(sizeof(TorchState) / sizeof(uint64_t));
+  return *reinterpret_cast<TorchState*>(bytes);
+}
+
+Napi::Value torchSeedOf(const Napi::CallbackInfo& info) {
+  Args args(info);
+  TorchState& state = stateOf(args);
+  torchSeed(state, args.word());
+  return info.Env().Undefined();
+}
+
+Napi::Value torchStateIsSoundOf(const Napi::CallbackInfo& info) {
+  Args args(info);
+  return Napi::Boolean::New(info.Env(), torchStateIsSound(stateOf(args)));
+}
+
+Napi::Value philoxWords(const Napi::CallbackInfo& info) {
+  Args args(info);
+  const uint32_t* const c = args.array<uint32_t>(4);
+  const uint32_t* const k = args.array<uint32_t>(2);
+  const Words w = philox({c[0], c[1], c[2], c[3]}, k[0], k[1]);
+  Napi::Uint32Array out = Napi::Uint32Array::New(info.Env(), 4);
+  out[0] = w.x;
+  out[1] = w.y;
+  out[2] = w.z;
+  out[3] = w.w;
+  return out;
+}
+
+Napi::Value convert(const Napi::CallbackInfo& info) {
+  Args args(info);
+  const size_t count = args.count();
+  const View in = args.view(count), out = args.view(count);
+  for (size_t i = 0; i < count; i += cpu::kBlock) {
+    alignas(64) float block[cpu::kBlock];
+    const size_t n = std::min(cpu::kBlock, count - i);
+    const float* values = static_cast<const float*>(in.data) + i;
+    if (in.type != Dtype::Float32) {
+      cpu::toFloat(block, static_cast<const uint16_t*>(in.data) + i, n, in.type);
+      values = block;
+    }
+    if (out.type != Dtype::Float32) {
+      cpu::fromFloat(static_cast<uint16_t*>(out.data) + i, values, n, out.type);
+    } else {
+      std::memcpy(static_cast<float*>(out.data) + i, values, n * sizeof(float));
+    }
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value getNumThreads(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), cpu::ThreadPool::instance().threads());
+}
+
+Napi::Value setNumThreads(const Napi::CallbackInfo& info) {
+  Args args(info);
+  cpu::ThreadPool::instance().setThreads(static_cast<int>(args.number()));
+  return info.Env().Undefined();
+}
+
+Napi::Value instructionSetOf(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), cpu::instructionSet());
+}
+
+Napi::Value cudaDevices(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const cuda::Devices found = cuda::devices();
+  Napi::Array list = Napi::Array::New(env);
+  for (const cuda::Device& device : found.list) {
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("name", device.name);
+    entry.Set("memory", static_cast<double>(device.memory));
+    entry.Set("computeCapability", std::to_string(device.major) + "." + std::to_string(device.minor));
+    list.Set(list.Length(), entry);
+  }
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("devices", list);
+  result.Set("unavailable", found.unavailable);
+  return result;
+}
+
+}  // namespace
+
+void exportHost(Napi::Env env, Napi::Object exports) {
+  const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
+    exports.Set(name, Napi::Function::New(env, function, name));
+  };
+  add("linspace", linspaceOf);
+  add("discreteSigmas", discreteSigmasOf);
+  add("sigmas", sigmasOf);
+  add("torchSeed", torchSeedOf);
+  add("torchStateIsSound", torchStateIsSoundOf);
+  add("philoxWords", philoxWords);
+  add("convert", convert);
+  add("getNumThreads", getNumThreads);
+  add("setNumThreads", setNumThreads);
+  add("instructionSet", instructionSetOf);
+  add("cudaDevices", cudaDevices);
+}
+
+}  // namespace score_sde::binding

@@ -1,0 +1,83 @@
+// Plain parameters of the operations. A batch is `rows` samples of `cols` elements, contiguous.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/dtype.hpp"
+
+namespace score_sde {
+
+struct Shape {
+  size_t rows = 0, cols = 0;
+  size_t size() const { return rows * cols; }
+};
+
+struct ConstView {
+  const void* data = nullptr;
+  Dtype type = Dtype::Float32;
+};
+
+struct View {
+  void* data = nullptr;
+  Dtype type = Dtype::Float32;
+  operator ConstView() const { return {data, type}; }
+};
+
+/// A position in a Philox stream: 128-bit counters of which the low 64 bits count, four elements each.
+struct PhiloxStream {
+  uint64_t key = 0, counter = 0;
+};
+
+struct TorchState;  // random/torch's generator, see cpu/torch_stream.hpp
+
+/// Where the standard normals of a batch come from. One stream serves the batch as one draw in row-major order; as many
+/// streams as rows serve one row each.
+struct Noise {
+  enum class Kind : uint8_t { Given = 0, Philox = 1, Torch = 2 };
+  Kind kind = Kind::Given;
+  ConstView given;
+  std::vector<PhiloxStream> philox;
+  std::vector<TorchState*> torch;
+  Dtype type = Dtype::Float32;  // what a drawn normal is rounded to
+};
+
+struct RandnParams {
+  Shape shape;
+  Noise noise;         // never Given
+  float scale = 1.0f;  // out = normal * scale
+  View out;
+};
+
+struct StepPredParams {
+  Shape shape;
+  ConstView modelOutput, sample;
+  Noise noise;
+  const float* sigma = nullptr;          // [rows]
+  const float* adjacentSigma = nullptr;  // [rows]
+  View out;
+  View mean;  // data null: not wanted
+};
+
+/// How the corrector chooses its step: see StepSize in lib/scheduler.
+enum class StepSize : uint8_t { Batch = 0, Sample = 1, Dim = 2, Ald = 3 };
+
+struct StepCorrectParams {
+  Shape shape;
+  ConstView modelOutput, sample;
+  Noise noise;
+  StepSize stepSize = StepSize::Batch;
+  const float* snr = nullptr;    // [rows]
+  const float* sigma = nullptr;  // [rows], only for Ald
+  View out;
+};
+
+struct AddNoiseParams {
+  Shape shape;
+  ConstView sample;
+  Noise noise;
+  const float* sigma = nullptr;  // [rows]
+  View out;
+};
+
+}  // namespace score_sde

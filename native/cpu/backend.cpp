@@ -1,0 +1,234 @@
+#include "cpu/backend.hpp"
+
+#include <atomic>
+#include <memory>
+#include <new>
+
+#include "cpu/noise_source.hpp"
+#include "math/half.hpp"
+#include "math/mean.hpp"
+#include "math/ve.hpp"
+
+namespace score_sde::cpu {
+namespace {
+
+constexpr size_t kGrain = 16;               // blocks to a piece of work: about 10 us
+constexpr uint32_t kInfinity = 0x7f800000;  // bits; NaNs lie above
+
+size_t blocksOf(Shape shape) { return shape.rows * sumGroups(shape.cols); }
+
+/// visit(row, col, count, scratch) for every block of every row, on the pool.
+template <class Visit>
+void forBlocks(Shape shape, const Visit& visit) {
+  const size_t perRow = sumGroups(shape.cols);
+  ThreadPool::instance().forRange(blocksOf(shape), kGrain, [&](size_t begin, size_t end) {
+    Scratch scratch;
+    for (size_t b = begin; b < end; ++b) {
+      const size_t col = b % perRow * kBlock;
+      visit(b / perRow, col, std::min(kBlock, shape.cols - col), scratch);
+    }
+  });
+}
+
+/// visit(row, col, count, values) for the parts of rows in the flat range [at, at + count).
+template <class Visit>
+void forSegments(Shape shape, size_t at, size_t count, const float* values, const Visit& visit) {
+  while (count > 0) {
+    const size_t col = at % shape.cols, take = std::min({count, shape.cols - col, kBlock});
+    visit(at / shape.cols, col, take, values);
+    at += take;
+    values += take;
+    count -= take;
+  }
+}
+
+/// visit(row, col, count, noise, scratch) with the normals of each part, wherever they come from.
+template <class Visit>
+void forNoise(Shape shape, const Noise& noise, const Visit& visit) {
+  if (noise.kind == Noise::Kind::Torch) {
+    drawTorch(noise, shape, [&](size_t at, size_t count, const float* values) {
+      Scratch scratch;
+      forSegments(shape, at, count, values,
+                  [&](size_t row, size_t col, size_t n, const float* z) { visit(row, col, n, z, scratch); });
+    });
+    return;
+  }
+  const NoiseSource source(noise, shape);
+  forBlocks(shape, [&](size_t row, size_t col, size_t n, Scratch& scratch) {
+    visit(row, col, n, source.block(row, col, n, scratch), scratch);
+  });
+}
+
+/// The largest magnitude seen by any thread, as bits.
+class Worst {
+ public:
+  void see(uint32_t bits) {
+    if (bits >= kInfinity) bad_.store(true, std::memory_order_relaxed);
+  }
+  void report(bool* finite) const {
+    if (finite != nullptr) *finite = !bad_.load(std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<bool> bad_{false};
+};
+
+float rounded(float value, Dtype type) {
+  if (type == Dtype::Float16) return float16ToFloat(floatToFloat16(value));
+  if (type == Dtype::Bfloat16) return bfloat16ToFloat(floatToBfloat16(value));
+  return value;
+}
+
+/// The upper levels of the sum tree, in place over a row's block sums.
+double foldLevels(double* sums, size_t count) {
+  while (count > 1) {
+    const size_t groups = sumGroups(count);
+    for (size_t g = 0; g < groups; ++g)
+      sums[g] = sumGroup(sums + g * kSumGroup, std::min(kSumGroup, count - g * kSumGroup));
+    count = groups;
+  }
+  return count == 0 ? 0.0 : sums[0];
+}
+
+class CpuBackend final : public Backend {
+ public:
+  Status randn(const RandnParams& p) override {
+    forNoise(p.shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
+      const size_t at = row * p.shape.cols + col;
+      float* const out = blockTarget(p.out, at, scratch.out);
+      scale(out, z, n, p.scale);
+      writeBlock(p.out, at, n, out);
+    });
+    return {};
+  }
+
+  Status stepPred(const StepPredParams& p, bool* finite) override {
+    Worst worst;
+    forNoise(p.shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
+      const size_t at = row * p.shape.cols + col;
+      const float d = diffusion(p.sigma[row], p.adjacentSigma[row]);
+      const float* const x = readBlock(p.sample, at, n, scratch.sample);
+      const float* const m = readBlock(p.modelOutput, at, n, scratch.score);
+      float* const out = blockTarget(p.out, at, scratch.out);
+      if (p.mean.data == nullptr) {
+        worst.see(predict(out, x, m, z, n, d));
+      } else {
+        float* const mean = blockTarget(p.mean, at, scratch.mean);
+        worst.see(predictWithMean(out, mean, x, m, z, n, d));
+        writeBlock(p.mean, at, n, mean);
+      }
+      writeBlock(p.out, at, n, out);
+    });
+    worst.report(finite);
+    return {};
+  }
+
+  Status stepCorrect(const StepCorrectParams& p, bool* finite) override {
+    // The noise is needed twice where its norm is measured. It waits in `out` where that is free to hold it, in memory
+    // of its own where it cannot be drawn again, and is drawn again otherwise.
+    const bool measuresNoise = p.stepSize == StepSize::Batch || p.stepSize == StepSize::Sample;
+    const bool free = p.out.type == Dtype::Float32 && p.out.data != p.sample.data && p.out.data != p.modelOutput.data;
+    const bool serial = p.noise.kind == Noise::Kind::Torch;
+    std::unique_ptr<float[]> own;
+    float* store = nullptr;
+    if (measuresNoise && p.noise.kind != Noise::Kind::Given) {
+      if (free) {
+        store = static_cast<float*>(p.out.data);
+      } else if (serial) {
+        own.reset(new (std::nothrow) float[p.shape.size()]);
+        if (own == nullptr) return Status::error("ERR_MEMORY", "stepCorrect: no memory for the noise");
+        store = own.get();
+      }
+    }
+    Noise stored;
+    stored.given = {store, Dtype::Float32};
+    if (store != nullptr && serial)
+      drawTorch(p.noise, p.shape, [&](size_t at, size_t count, const float* values) {
+        std::memcpy(store + at, values, count * sizeof(float));
+      });
+    const Noise& first = store != nullptr && serial ? stored : p.noise;
+    const Noise& second = store != nullptr ? stored : p.noise;
+
+    std::vector<float> steps(p.shape.rows);
+    if (p.stepSize == StepSize::Ald) {
+      for (size_t r = 0; r < p.shape.rows; ++r) steps[r] = annealedStep(p.snr[r], p.sigma[r]);
+    } else {
+      measure(p, NoiseSource(first, p.shape), measuresNoise, serial ? nullptr : store, steps);
+    }
+
+    Worst worst;
+    forNoise(p.shape, second, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
+      const size_t at = row * p.shape.cols + col;
+      const float* const x = readBlock(p.sample, at, n, scratch.sample);
+      const float* const m = readBlock(p.modelOutput, at, n, scratch.score);
+      float* const out = blockTarget(p.out, at, scratch.out);
+      worst.see(correct(out, x, m, z, n, steps[row], noiseScale(steps[row])));
+      writeBlock(p.out, at, n, out);
+    });
+    worst.report(finite);
+    return {};
+  }
+
+  Status addNoise(const AddNoiseParams& p) override {
+    forNoise(p.shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
+      const size_t at = row * p.shape.cols + col;
+      float* const out = blockTarget(p.out, at, scratch.out);
+      perturb(out, readBlock(p.sample, at, n, scratch.sample), z, n, p.sigma[row]);
+      writeBlock(p.out, at, n, out);
+    });
+    return {};
+  }
+
+  Status clamp(ConstView in, View out, size_t count) override {
+    forBlocks({1, count}, [&](size_t, size_t at, size_t n, Scratch& scratch) {
+      float* const block = blockTarget(out, at, scratch.out);
+      cpu::clamp(block, readBlock(in, at, n, scratch.sample), n);
+      writeBlock(out, at, n, block);
+    });
+    return {};
+  }
+
+  Status quantize(ConstView in, uint8_t* out, size_t count) override {
+    forBlocks({1, count}, [&](size_t, size_t at, size_t n, Scratch& scratch) {
+      cpu::quantize(out + at, readBlock(in, at, n, scratch.sample), n);
+    });
+    return {};
+  }
+
+ private:
+  /// The corrector's step of each row from the norms of the gradient and, where it is measured, of the noise.
+  static void measure(const StepCorrectParams& p, const NoiseSource& noise, bool measuresNoise, float* store,
+                      std::vector<float>& steps) {
+    const size_t rows = p.shape.rows, cols = p.shape.cols, perRow = sumGroups(cols);
+    std::vector<double> gradSums(rows * perRow), noiseSums(measuresNoise ? rows * perRow : 0);
+    forBlocks(p.shape, [&](size_t row, size_t col, size_t n, Scratch& scratch) {
+      const size_t at = row * cols + col, group = row * perRow + col / kBlock;
+      gradSums[group] = sumSquares(readBlock(p.modelOutput, at, n, scratch.score), n);
+      if (measuresNoise)
+        noiseSums[group] = sumSquares(noise.block(row, col, n, scratch, store == nullptr ? nullptr : store + at), n);
+    });
+    std::vector<float> gradNorms(rows), noiseNorms(rows, std::sqrt(static_cast<float>(cols)));
+    const bool batch = p.stepSize == StepSize::Batch;
+    for (size_t r = 0; r < rows; ++r) {
+      gradNorms[r] = normOf(foldLevels(gradSums.data() + r * perRow, perRow));
+      if (measuresNoise) noiseNorms[r] = normOf(foldLevels(noiseSums.data() + r * perRow, perRow));
+      if (batch) gradNorms[r] = rounded(gradNorms[r], p.modelOutput.type);  // torch.norm returns its argument's type
+    }
+    if (batch) {
+      const float grad = rounded(batchMean(gradNorms.data(), rows), p.modelOutput.type);
+      const float drawn = batchMean(noiseNorms.data(), rows);
+      for (size_t r = 0; r < rows; ++r) steps[r] = langevinStep(p.snr[r], drawn, grad);
+    } else {
+      for (size_t r = 0; r < rows; ++r) steps[r] = langevinStep(p.snr[r], noiseNorms[r], gradNorms[r]);
+    }
+  }
+};
+
+}  // namespace
+
+Backend& backend() {
+  static CpuBackend instance;
+  return instance;
+}
+
+}  // namespace score_sde::cpu

@@ -1,0 +1,25 @@
+// One source, one clone per instruction set, chosen when the library is loaded. A function marked so must stand in an
+// anonymous namespace (its resolver would be exported otherwise) and take its helpers inline.
+#pragma once
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define MULTIVERSION __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define MULTIVERSION
+#endif
+
+// Outputs may be the very memory of an input, never shifted against it.
+#if defined(__clang__)
+#define IN_PLACE _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define IN_PLACE _Pragma("GCC ivdep")
+#else
+#define IN_PLACE
+#endif
+
+namespace score_sde::cpu {
+
+/// The clone this machine runs: "x86-64-v4", "x86-64-v3", "baseline".
+const char* instructionSet();
+
+}  // namespace score_sde::cpu

@@ -1,0 +1,120 @@
+#include "cpu/thread_pool.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <system_error>
+#include <thread>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace score_sde::cpu {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+/// CPUs of the container's quota (cgroup v2, else v1), rounded up; 0 when there is none.
+int cgroupCpus() {
+  double quota = 0, period = 0;
+  std::string first;
+  if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2 >> first >> period) {
+    if (first == "max") return 0;
+    quota = std::atof(first.c_str());
+  } else {
+    std::ifstream q("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), p("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    if (!(q >> quota && p >> period)) return 0;
+  }
+  return quota > 0 && period > 0 ? static_cast<int>(std::ceil(quota / period)) : 0;
+}
+
+int availableCpus() {
+  int cpus = static_cast<int>(std::thread::hardware_concurrency());
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) cpus = CPU_COUNT(&set);
+#endif
+  if (const int quota = cgroupCpus(); quota > 0) cpus = std::min(cpus, quota);
+  return std::max(cpus, 1);
+}
+
+}  // namespace
+
+int ThreadPool::defaultThreads() {
+  if (const char* text = std::getenv("SCORE_SDE_NUM_THREADS")) {
+    char* end = nullptr;
+    const long wanted = std::strtol(text, &end, 10);
+    if (end != text && *end == '\0' && wanted >= 1 && wanted <= kMaxThreads) return static_cast<int>(wanted);
+  }
+  return availableCpus();
+}
+
+ThreadPool& ThreadPool::instance() {
+  // Never destroyed: its threads outlive every environment, and the process may exit while they sleep.
+  static ThreadPool* const pool = new ThreadPool();
+  return *pool;
+}
+
+ThreadPool::ThreadPool() : threads_(defaultThreads()) {}
+
+void ThreadPool::setThreads(int count) { threads_.store(std::clamp(count, 1, kMaxThreads), std::memory_order_relaxed); }
+
+void ThreadPool::Job::work() {
+  for (;;) {
+    const size_t begin = next.fetch_add(grain, std::memory_order_relaxed);
+    if (begin >= count) return;
+    call(context, begin, std::min(begin + grain, count));
+  }
+}
+
+ThreadPool::Job* ThreadPool::openJob() {
+  for (Job* job : jobs_)
+    if (job->helpers > 0 && !job->finished()) return job;
+  return nullptr;
+}
+
+void ThreadPool::run(size_t count, size_t grain, void (*call)(void*, size_t, size_t), void* context) {
+  const size_t pieces = (count + grain - 1) / grain;
+  Job job{call, context, count, grain, static_cast<int>(std::min<size_t>(pieces, static_cast<size_t>(threads()))) - 1};
+  {
+    std::lock_guard lock(mutex_);
+    try {
+      while (workers_ < job.helpers) {
+        std::thread([this] { serve(); }).detach();
+        ++workers_;
+      }
+    } catch (const std::system_error&) {
+      // No more threads to be had: those there are, and this one, do the work.
+    }
+    jobs_.push_back(&job);
+  }
+  if (job.helpers == 1) {
+    wake_.notify_one();
+  } else {
+    wake_.notify_all();
+  }
+  job.work();
+  std::unique_lock lock(mutex_);
+  jobs_.remove(&job);
+  idle_.wait(lock, [&] { return job.active == 0; });
+}
+
+void ThreadPool::serve() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    Job* job = nullptr;
+    wake_.wait(lock, [&] { return (job = openJob()) != nullptr; });
+    --job->helpers;
+    ++job->active;
+    lock.unlock();
+    job->work();
+    lock.lock();
+    if (--job->active == 0) idle_.notify_all();
+  }
+}
+
+}  // namespace score_sde::cpu

@@ -1,0 +1,59 @@
+// One persistent pool for the process, shared by every JS environment in it. Any number of callers run jobs at once;
+// each takes part in its own, so a job finishes even when all workers are busy elsewhere.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <list>
+#include <mutex>
+#include <type_traits>
+
+namespace score_sde::cpu {
+
+class ThreadPool {
+ public:
+  static ThreadPool& instance();
+
+  /// Threads that a job may use, the caller's included.
+  int threads() const { return threads_.load(std::memory_order_relaxed); }
+  void setThreads(int count);
+  /// What the machine grants this process: affinity, cgroup quota, SCORE_SDE_NUM_THREADS.
+  static int defaultThreads();
+
+  /// Calls task(begin, end) over [0, count) in pieces of at most `grain`; on the caller's thread alone when one piece does.
+  template <class Task>
+  void forRange(size_t count, size_t grain, Task&& task) {
+    if (count <= grain || threads() == 1) {
+      if (count > 0) task(size_t{0}, count);
+      return;
+    }
+    using Plain = std::remove_reference_t<Task>;
+    run(count, grain, [](void* context, size_t begin, size_t end) { (*static_cast<Plain*>(context))(begin, end); }, &task);
+  }
+
+ private:
+  struct Job {
+    void (*call)(void*, size_t, size_t);
+    void* context;
+    size_t count, grain;
+    int helpers;                  // workers that may still join
+    int active = 0;               // workers at it
+    std::atomic<size_t> next{0};  // start of the next piece
+    bool finished() const { return next.load(std::memory_order_relaxed) >= count; }
+    void work();
+  };
+
+  ThreadPool();
+  void run(size_t count, size_t grain, void (*call)(void*, size_t, size_t), void* context);
+  void serve();
+  Job* openJob();
+
+  std::atomic<int> threads_;
+  std::mutex mutex_;
+  std::condition_variable wake_, idle_;
+  std::list<Job*> jobs_;
+  int workers_ = 0;
+};
+
+}  // namespace score_sde::cpu

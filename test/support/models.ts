@@ -1,0 +1,63 @@
+import { Tensor } from '../../lib';
+
+/** The score of one flat float32 state at noise level t (itself a float32). */
+export type Formula = (x: Float32Array, t: number) => Float32Array;
+
+export interface ModelSpec {
+  name: string;
+  mu?: number;
+  weights?: number[];
+  means?: [number, number][];
+  stds?: number[];
+}
+
+const f32 = Math.fround;
+
+/** (sample * t) / (t + 1) */
+const toy: Formula = (x, t) => x.map((v) => f32(v * t) / f32(t + 1));
+
+/** (-sample) / (1 + t * t) */
+const lin: Formula = (x, t) => x.map((v) => -v / f32(1 + f32(t * t)));
+
+/** (mu - sample) / (0.01 + t * t) */
+const gauss =
+  (mu: number): Formula =>
+  (x, t) =>
+    x.map((v) => f32(f32(mu) - v) / f32(f32(0.01) + f32(t * t)));
+
+/** The exact score of sum_k w_k N(mu_k, (sd_k^2 + t^2) I) for 2-vectors, in double, then rounded. */
+const mixture =
+  (weights: number[], means: [number, number][], stds: number[]): Formula =>
+  (x, t) => {
+    const score = new Float32Array(x.length);
+    const variances = stds.map((sd) => sd * sd + t * t);
+    for (let i = 0; i < x.length; i += 2) {
+      const dx = means.map((mu) => mu[0] - x[i]!);
+      const dy = means.map((mu) => mu[1] - x[i + 1]!);
+      const logs = weights.map(
+        (w, k) => Math.log(w / variances[k]!) - (dx[k]! ** 2 + dy[k]! ** 2) / (2 * variances[k]!),
+      );
+      const peak = Math.max(...logs);
+      const parts = logs.map((log) => Math.exp(log - peak));
+      const total = parts.reduce((a, b) => a + b);
+      parts.forEach((part, k) => (parts[k] = part / total / variances[k]!));
+      score[i] = parts.reduce((a, r, k) => a + r * dx[k]!, 0);
+      score[i + 1] = parts.reduce((a, r, k) => a + r * dy[k]!, 0);
+    }
+    return score;
+  };
+
+export function formula(spec: ModelSpec): Formula {
+  if (spec.name === 'toy') return toy;
+  if (spec.name === 'lin') return lin;
+  if (spec.name === 'gauss') return gauss(spec.mu!);
+  if (spec.name === 'gmm') return mixture(spec.weights!, spec.means!, spec.stds!);
+  throw new Error(`unknown model ${spec.name}`);
+}
+
+/** The formula as the pipeline's model: every sample of a batch carries the same sigma there. */
+export function modelOf(spec: ModelSpec): (sample: Tensor, sigma: Tensor) => Promise<Tensor> {
+  const score = formula(spec);
+  return (sample, sigma) =>
+    Promise.resolve(new Tensor('float32', score(sample.data as Float32Array, Number(sigma.data[0])), [...sample.dims]));
+}
