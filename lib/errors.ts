@@ -43,7 +43,10 @@ export function show(value: unknown): string {
   if (typeof value === 'function') return 'a function';
   if (typeof value === 'symbol') return 'a symbol';
   if (value === null || typeof value !== 'object') return String(value);
-  if (Array.isArray(value)) return value.length <= 8 && value.every((v) => typeof v === 'number') ? `[${value.join(', ')}]` : `an array of ${value.length}`;
+  if (Array.isArray(value))
+    return value.length <= 8 && value.every((v) => typeof v === 'number')
+      ? `[${value.join(', ')}]`
+      : `an array of ${value.length}`;
   const name = (Object.getPrototypeOf(value) as object | null)?.constructor?.name;
   if (ArrayBuffer.isView(value) && 'length' in value) return `a ${name} of ${String(value.length)}`;
   return name && name !== 'Object' ? `a ${name}` : 'an object';

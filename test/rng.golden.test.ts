@@ -1,4 +1,4 @@
-import { Generator } from '../lib';
+import { Generator, type PhiloxState } from '../lib';
 import { native } from '../lib/native';
 import { bitEqual, golden } from './support/golden';
 
@@ -155,10 +155,10 @@ describe('philox4x32-10', () => {
 
   test('a draw of n values moves the state by ceil(n / 4), and the state resumes', () => {
     const generator = new Generator(7n, { engine: 'philox' });
-    const start = generator.getState() as { engine: string; seed: bigint | number; offset: bigint | number };
+    const start = generator.getState() as PhiloxState;
     const first = draw(generator, 10);
-    const { engine, seed, offset } = generator.getState() as typeof start;
-    expect([engine, BigInt(seed), BigInt(offset)]).toEqual(['philox', 7n, BigInt(start.offset) + 3n]);
+    const { engine, seed, offset } = generator.getState() as PhiloxState;
+    expect([engine, seed, offset]).toEqual(['philox', 7n, start.offset + 3n]);
     const second = draw(generator, 10);
     generator.setState(start);
     bitEqual(draw(generator, 10), first);

@@ -1,4 +1,4 @@
-import { Generator, ScoreSdeVeScheduler, Tensor } from '../lib';
+import { Generator, ScoreSdeVeScheduler, Tensor, type StepPredOptions } from '../lib';
 import { devices } from './support/devices';
 import {
   bitEqual,
@@ -31,7 +31,6 @@ interface Call {
   summary?: Record<'prev_sample' | 'prev_sample_mean' | 'noisy', Summary>;
 }
 
-type Options = NonNullable<Parameters<ScoreSdeVeScheduler['stepPred']>[3]>;
 type Pred = { prevSample: Tensor; prevSampleMean: Tensor };
 
 const torch = (seed: number) => new Generator(seed, { engine: 'torch' });
@@ -74,8 +73,8 @@ describe.each(devices)('on %s', () => {
     describe.each(ways)('$way', ({ drawn, inPlace, twin }) => {
       function prepare(call: Call) {
         const sample = scaled(tensor('sample'), call.sample_scale);
-        const options: Options = drawn ? { generator: torch(call.generator_seed!) } : { noise };
-        if (inPlace) options.out = sample;
+        const source = drawn ? { generator: torch(call.generator_seed!) } : { noise };
+        const options: StepPredOptions = inPlace ? { ...source, out: sample } : source;
         return {
           scheduler: schedulerOf(json.configs[call.config]!, json.setup),
           model: scaled(tensor('model_output'), call.model_output_scale),

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isLosslessNumber, LosslessNumber, parse } from 'lossless-json';
 import { ScoreSdeError, show } from '../errors';
+import { readTextIfFile, writeWhole } from '../files';
 
 /** The parameters of a ScoreSdeVeScheduler: diffusers' names in camelCase. Ranges: see {@link resolveConfig}. */
 export interface SchedulerConfig {
@@ -14,7 +14,7 @@ export interface SchedulerConfig {
   readonly sigmaMin: number;
   /** Largest noise level: finite, > 0. Default 1348. */
   readonly sigmaMax: number;
-  /** Last timestep: 0 to 1, both allowed. Default 1e-5. */
+  /** Last timestep: finite; outside 0 < eps < 1/(N-1) the tables that use it draw a warning. Default 1e-5. */
   readonly samplingEps: number;
   /** Corrector steps before each predictor step: an integer >= 0. Default 1. */
   readonly correctSteps: number;
@@ -25,7 +25,7 @@ export interface StoredConfig {
   readonly config: SchedulerConfig;
   /** @internal Entries that are no fields of this scheduler, by key, as Python would print their values. */
   readonly unknown?: ReadonlyMap<string, string>;
-  /** @internal Digits of the fields that the text spelled as integers: Python keeps 1348 and 1348.0 apart. */
+  /** @internal Digits of the float fields that the text spelled as integers: Python keeps 1348 and 1348.0 apart. */
   readonly integers?: ReadonlyMap<string, string>;
 }
 
@@ -77,8 +77,8 @@ const fields: readonly Field[] = [
     name: 'samplingEps',
     key: 'sampling_eps',
     integer: false,
-    expected: 'a number from 0 to 1',
-    valid: (v) => v >= 0 && v <= 1,
+    expected: 'a finite number',
+    valid: Number.isFinite,
   },
   {
     name: 'correctSteps',
@@ -144,8 +144,8 @@ export async function readConfig(
   if (subfolder !== undefined) checkPath('subfolder', subfolder);
   const candidates = [dir, ...(subfolder === undefined ? [] : [join(dir, subfolder, fileName)]), join(dir, fileName)];
   for (const file of candidates) {
-    const bytes = await readIfFile(file);
-    if (bytes) return read(decode(bytes, file), overrides, `${file}: `);
+    const text = await readTextIfFile(file, maxLength);
+    if (text !== undefined) return read(text, overrides, `${file}: `);
   }
   throw new ScoreSdeError('ERR_CONFIG', `no file named ${fileName} found in directory ${dir}`);
 }
@@ -156,24 +156,7 @@ export async function readConfig(
  */
 export async function writeConfig(dir: string, stored: StoredConfig): Promise<void> {
   checkPath('dir', dir);
-  const text = formatConfig(stored);
-  const file = join(dir, fileName);
-  // In the same folder: a rename replaces a file in one stroke only within a file system.
-  const temporary = join(dir, `.${fileName}.${randomBytes(6).toString('hex')}.tmp`);
-  try {
-    await mkdir(dir, { recursive: true });
-    const handle = await open(temporary, 'wx');
-    try {
-      await handle.writeFile(text);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-    await rename(temporary, file);
-  } catch (cause) {
-    await rm(temporary, { force: true }).catch(() => {});
-    throw new ScoreSdeError('ERR_IO', `cannot write ${file}: ${(cause as Error).message}`, { cause });
-  }
+  await writeWhole(join(dir, fileName), formatConfig(stored));
 }
 
 function read(json: unknown, overrides: Partial<SchedulerConfig>, where: string): StoredConfig {
@@ -205,7 +188,8 @@ function read(json: unknown, overrides: Partial<SchedulerConfig>, where: string)
       );
     }
     given.set(field.name, { label: `${where}${key}`, value: plain(value) });
-    if (isLosslessNumber(value) && isInteger(value.value)) integers.set(field.name, pythonValue(value, 1, key));
+    if (!field.integer && isLosslessNumber(value) && isInteger(value.value))
+      integers.set(field.name, pythonValue(value, 1, key));
   }
   take(given, overrides, 'overrides');
   const config = complete(given);
@@ -247,10 +231,7 @@ function checkClass(entries: ReadonlyMap<string, unknown>, where: string): void 
   const name = entries.get('_class_name');
   // The Flax twin has the same six fields.
   if (name === undefined || name === className || name === `Flax${className}`) return;
-  throw new ScoreSdeError(
-    'ERR_CONFIG',
-    `${where}_class_name: expected the config of a ${className}, got that of ${show(plain(name))}`,
-  );
+  throw new ScoreSdeError('ERR_CONFIG', `${where}_class_name: expected "${className}", got ${show(plain(name))}`);
 }
 
 function warnOf(keys: readonly string[], where: string): void {
@@ -375,25 +356,4 @@ function byCodePoint(a: string, b: string): number {
 
 function checkPath(name: string, value: unknown): void {
   if (typeof value !== 'string') throw new ScoreSdeError('ERR_CONFIG', `${name}: expected a path, got ${show(value)}`);
-}
-
-async function readIfFile(file: string): Promise<Buffer | undefined> {
-  try {
-    const stats = await stat(file);
-    if (!stats.isFile()) return undefined;
-    if (stats.size <= maxLength) return await readFile(file);
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
-    throw new ScoreSdeError('ERR_IO', `cannot read ${file}: ${message}`, { cause });
-  }
-  throw new ScoreSdeError('ERR_CONFIG', `${file}: expected at most ${maxLength} bytes`);
-}
-
-function decode(bytes: Buffer, file: string): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch (cause) {
-    throw new ScoreSdeError('ERR_CONFIG', `${file}: config: not valid UTF-8`, { cause });
-  }
 }

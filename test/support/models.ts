@@ -31,18 +31,21 @@ const mixture =
   (x, t) => {
     const score = new Float32Array(x.length);
     const variances = stds.map((sd) => sd * sd + t * t);
+    const halfDistance = (i: number, k: number) =>
+      ((x[i]! - means[k]![0]) ** 2 + (x[i + 1]! - means[k]![1]) ** 2) / (2 * variances[k]!);
     for (let i = 0; i < x.length; i += 2) {
-      const dx = means.map((mu) => mu[0] - x[i]!);
-      const dy = means.map((mu) => mu[1] - x[i + 1]!);
-      const logs = weights.map(
-        (w, k) => Math.log(w / variances[k]!) - (dx[k]! ** 2 + dy[k]! ** 2) / (2 * variances[k]!),
-      );
-      const peak = Math.max(...logs);
-      const parts = logs.map((log) => Math.exp(log - peak));
-      const total = parts.reduce((a, b) => a + b);
-      parts.forEach((part, k) => (parts[k] = part / total / variances[k]!));
-      score[i] = parts.reduce((a, r, k) => a + r * dx[k]!, 0);
-      score[i + 1] = parts.reduce((a, r, k) => a + r * dy[k]!, 0);
+      // Relative to the nearest, so that no weight underflows where all are far.
+      let nearest = Infinity;
+      for (let k = 0; k < stds.length; k++) nearest = Math.min(nearest, halfDistance(i, k));
+      let [total, sx, sy] = [0, 0, 0];
+      for (let k = 0; k < stds.length; k++) {
+        const weight = (weights[k]! / variances[k]!) * Math.exp(nearest - halfDistance(i, k));
+        total += weight;
+        sx += (weight * (means[k]![0] - x[i]!)) / variances[k]!;
+        sy += (weight * (means[k]![1] - x[i + 1]!)) / variances[k]!;
+      }
+      score[i] = sx / total;
+      score[i + 1] = sy / total;
     }
     return score;
   };

@@ -1,0 +1,48 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { ScoreSdeError } from './errors';
+
+/** The text of a UTF-8 file of at most `limit` bytes, or undefined where there is none. ERR_CONFIG (too long, no UTF-8), ERR_IO. */
+export async function readTextIfFile(file: string, limit: number): Promise<string | undefined> {
+  const bytes = await readIfFile(file, limit);
+  if (bytes === undefined) return undefined;
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (cause) {
+    throw new ScoreSdeError('ERR_CONFIG', `${file}: not valid UTF-8`, { cause });
+  }
+}
+
+async function readIfFile(file: string, limit: number): Promise<Buffer | undefined> {
+  try {
+    const stats = await stat(file);
+    if (!stats.isFile()) return undefined;
+    if (stats.size <= limit) return await readFile(file);
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
+    throw new ScoreSdeError('ERR_IO', `cannot read ${file}: ${message}`, { cause });
+  }
+  throw new ScoreSdeError('ERR_CONFIG', `${file}: expected at most ${limit} bytes`);
+}
+
+/** Writes a file, and its folder if need be. It appears whole or not at all. ERR_IO. */
+export async function writeWhole(file: string, data: string | Uint8Array): Promise<void> {
+  // In the same folder: a rename replaces a file in one stroke only within a file system.
+  const temporary = join(dirname(file), `.${basename(file)}.${randomBytes(6).toString('hex')}.tmp`);
+  try {
+    await mkdir(dirname(file), { recursive: true });
+    const handle = await open(temporary, 'wx');
+    try {
+      await handle.writeFile(data);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(temporary, file);
+  } catch (cause) {
+    await rm(temporary, { force: true }).catch(() => {});
+    throw new ScoreSdeError('ERR_IO', `cannot write ${file}: ${(cause as Error).message}`, { cause });
+  }
+}

@@ -1,0 +1,79 @@
+import { ScoreSdeError } from '../errors';
+
+/** The memory that an operation reads and writes, by the buffers it lies in. */
+export interface Access {
+  reads: ArrayBufferLike[];
+  writes: ArrayBufferLike[];
+}
+
+interface Pending {
+  readers: Set<Promise<unknown>>;
+  writer?: Promise<unknown>;
+}
+
+const pending = new WeakMap<ArrayBufferLike, Pending>();
+
+/** What must end before `access` may begin. */
+function blockers({ reads, writes }: Access): Promise<unknown>[] {
+  const found = new Set<Promise<unknown>>();
+  for (const buffer of reads) {
+    const writer = pending.get(buffer)?.writer;
+    if (writer) found.add(writer);
+  }
+  for (const buffer of writes) {
+    const entry = pending.get(buffer);
+    if (entry?.writer) found.add(entry.writer);
+    entry?.readers.forEach((reader) => found.add(reader));
+  }
+  return [...found];
+}
+
+function register(access: Access, done: Promise<unknown>): void {
+  const entryOf = (buffer: ArrayBufferLike): Pending => {
+    let entry = pending.get(buffer);
+    if (!entry) pending.set(buffer, (entry = { readers: new Set() }));
+    return entry;
+  };
+  for (const buffer of access.reads) entryOf(buffer).readers.add(done);
+  for (const buffer of access.writes) {
+    const entry = entryOf(buffer);
+    entry.writer = done;
+    entry.readers.clear(); // they end before `done` begins
+  }
+}
+
+function release(access: Access, done: Promise<unknown>): void {
+  for (const buffer of new Set([...access.reads, ...access.writes])) {
+    const entry = pending.get(buffer);
+    if (!entry) continue;
+    entry.readers.delete(done);
+    if (entry.writer === done) delete entry.writer;
+    if (!entry.writer && entry.readers.size === 0) pending.delete(buffer);
+  }
+}
+
+/** Runs asynchronous work in the order of the calls where memory is shared, at once where it is not. */
+export function inOrder<T>(access: Access, start: () => Promise<T>): Promise<T> {
+  const before = blockers(access);
+  const work = before.length === 0 ? start() : Promise.allSettled(before).then(start);
+  const done: Promise<void> = work.then(
+    () => release(access, done),
+    () => release(access, done),
+  );
+  register(access, done);
+  return work;
+}
+
+/** Whether asynchronous work on the memory is under way. */
+export function isBusy(access: Access): boolean {
+  return blockers(access).length > 0;
+}
+
+/** For synchronous work, which cannot wait: ERR_BUSY where asynchronous work on the same memory is under way. */
+export function assertIdle(access: Access, method: string): void {
+  if (isBusy(access))
+    throw new ScoreSdeError(
+      'ERR_BUSY',
+      `${method} needs memory that an asynchronous call still works on; await that call, or use ${method}Async, which waits its turn`,
+    );
+}

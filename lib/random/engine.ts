@@ -1,0 +1,24 @@
+import { ScoreSdeError, show } from '../errors';
+
+export type EngineName = 'philox' | 'torch';
+
+/** A position in a Philox stream; any point of it can be resumed. */
+export interface PhiloxState {
+  engine: 'philox';
+  /** 0 <= seed < 2^64, the key. */
+  seed: bigint;
+  /** Counters used so far, four normals each. */
+  offset: bigint;
+}
+
+/** A seed as torch.manual_seed takes it: an integer -2^63 <= seed < 2^64, negative ones meaning seed + 2^64. ERR_RANGE else. */
+export function seedOf(seed: unknown, name = 'seed'): bigint {
+  const isInteger = typeof seed === 'bigint' || Number.isSafeInteger(seed);
+  const value = isInteger ? BigInt(seed as number | bigint) : undefined;
+  if (value === undefined || value < -(2n ** 63n) || value >= 2n ** 64n)
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `${name} must be an integer from -2^63 to 2^64 - 1 (a bigint where it is not a safe integer), got ${show(seed)}`,
+    );
+  return BigInt.asUintN(64, value);
+}

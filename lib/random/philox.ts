@@ -1,0 +1,40 @@
+import { ScoreSdeError, show } from '../errors';
+import { seedOf, type PhiloxState } from './engine';
+
+/** Philox4x32-10 (Salmon et al. 2011): key = seed, counter = offset + element / 4, word = element % 4. */
+export class PhiloxEngine {
+  readonly name = 'philox';
+  seed: bigint;
+  offset = 0n;
+
+  constructor(seed: bigint) {
+    this.seed = seed;
+  }
+
+  reseed(seed: bigint): void {
+    this.seed = seed;
+    this.offset = 0n;
+  }
+
+  /** Writes (key, counter) of the next draw of `count` normals to `streams` at pair `index`, and moves on. */
+  reserve(count: number, streams: BigUint64Array, index: number): void {
+    streams[2 * index] = this.seed;
+    streams[2 * index + 1] = this.offset;
+    this.offset = BigInt.asUintN(64, this.offset + BigInt(Math.ceil(count / 4)));
+  }
+
+  getState(): PhiloxState {
+    return { engine: 'philox', seed: this.seed, offset: this.offset };
+  }
+
+  setState(state: unknown): void {
+    const { engine, seed, offset } = (state ?? {}) as Partial<PhiloxState>;
+    if (engine !== 'philox')
+      throw new ScoreSdeError(
+        'ERR_STATE',
+        `state must be what getState() of a philox generator returned, got ${show(state)}`,
+      );
+    const checked = [seedOf(seed, 'state.seed'), seedOf(offset, 'state.offset')] as const;
+    [this.seed, this.offset] = checked;
+  }
+}

@@ -1,0 +1,112 @@
+import { ScoreSdeError, show } from '../errors';
+import { native } from '../native';
+import type { SchedulerConfig } from './config';
+
+/** The tables of a schedule. Immutable: a run keeps the one it started with. */
+export interface Schedule {
+  /** Times t from 1 down to samplingEps. */
+  readonly timesteps: Float32Array | null;
+  /** sigma(t) of each timestep (eq. 31), descending: what the model is conditioned on. */
+  readonly sigmas: Float32Array;
+  /** The geometric sequence of noise levels, ascending: what the steps use. */
+  readonly discreteSigmas: Float32Array;
+}
+
+/** The largest schedule: indices are computed in float32, which is exact up to here. */
+const maxSteps = 2 ** 24;
+
+export const missingTimesteps =
+  "`self.timesteps` is not set, you need to run 'set_timesteps' after creating the scheduler";
+
+function stepCount(count: unknown): number {
+  if (!Number.isInteger(count) || (count as number) < 0 || (count as number) > maxSteps)
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `the number of inference steps must be an integer from 0 to 2^24, got ${show(count)}`,
+    );
+  return count as number;
+}
+
+function finite(value: unknown, name: string): number {
+  if (typeof value !== 'number' || !Number.isFinite(value))
+    throw new ScoreSdeError('ERR_RANGE', `${name} must be a finite number, got ${show(value)}`);
+  return value;
+}
+
+function noiseLevel(value: unknown, name: string): number {
+  if (finite(value, name) <= 0) throw new ScoreSdeError('ERR_RANGE', `${name} must be above 0, got ${show(value)}`);
+  return value as number;
+}
+
+/** linspace(1, samplingEps, count). Warns where rounding makes a timestep's index differ from its place. */
+export function timestepTable(count: number, samplingEps: number): Float32Array {
+  stepCount(count);
+  finite(samplingEps, 'samplingEps');
+  if (count > 1 && !(samplingEps > 0 && samplingEps < 1 / (count - 1)))
+    process.emitWarning(
+      `samplingEps ${samplingEps} is not between 0 and 1/(N-1) = ${1 / (count - 1)} for N = ${count} steps: ` +
+        'some timesteps will miss their noise level (as they do in diffusers)',
+      'ScoreSdeWarning',
+    );
+  const timesteps = new Float32Array(count);
+  native.linspace(count, timesteps, 1, samplingEps);
+  return timesteps;
+}
+
+export interface SigmaOptions {
+  /** Smallest noise level, > 0; the config's unless given. */
+  sigmaMin?: number;
+  /** Largest noise level, > 0; the config's unless given. */
+  sigmaMax?: number;
+  /** Last timestep, finite; only used where no timesteps are set. */
+  samplingEps?: number;
+}
+
+/** The schedule of set_sigmas: new noise levels, and timesteps where there are none. */
+export function withSigmas(
+  schedule: Pick<Schedule, 'timesteps'>,
+  count: number,
+  config: SchedulerConfig,
+  options: SigmaOptions = {},
+): Schedule {
+  stepCount(count);
+  const sigmaMin = noiseLevel(options.sigmaMin ?? config.sigmaMin, 'sigmaMin');
+  const sigmaMax = noiseLevel(options.sigmaMax ?? config.sigmaMax, 'sigmaMax');
+  const timesteps = schedule.timesteps ?? timestepTable(count, options.samplingEps ?? config.samplingEps);
+  const discreteSigmas = new Float32Array(count);
+  native.discreteSigmas(count, discreteSigmas, sigmaMin, sigmaMax);
+  const sigmas = new Float32Array(timesteps.length);
+  native.sigmas(timesteps.length, sigmas, timesteps, sigmaMin, sigmaMax);
+  return { timesteps, sigmas, discreteSigmas };
+}
+
+/** The schedule that the reference's pipeline sets: timesteps first, then sigmas. */
+export function inferenceSchedule(count: number, config: SchedulerConfig): Schedule {
+  return withSigmas({ timesteps: timestepTable(count, config.samplingEps) }, count, config);
+}
+
+/** Index into the discrete sigmas of time t: trunc(t (N - 1)) in float32. ERR_RANGE where it is none. */
+export function indexOf(schedule: Schedule, timestep: number): number {
+  const { timesteps, discreteSigmas } = schedule;
+  if (timesteps === null) throw new ScoreSdeError('ERR_STATE', missingTimesteps);
+  const index = Math.trunc(Math.fround(Math.fround(timestep) * Math.fround(timesteps.length - 1)));
+  if (!(index >= 0 && index < discreteSigmas.length))
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `timestep must lie from 0 to 1, where it maps to one of the ${discreteSigmas.length} sigmas, got ${timestep} (index ${index})`,
+    );
+  return index;
+}
+
+/** The next smaller noise level, 0 below the smallest: sigma_{i-1} of eq. 47. Indices count from the end where negative, as in the reference. */
+export function adjacentSigma(discreteSigmas: Float32Array, index: number): number {
+  if (index === 0) return 0;
+  const at = index - 1;
+  const sigma = Number.isInteger(index) ? discreteSigmas.at(at) : undefined;
+  if (sigma === undefined)
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `index must be an integer within the table of ${discreteSigmas.length} sigmas, got ${show(index)}`,
+    );
+  return sigma;
+}

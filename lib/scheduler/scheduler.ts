@@ -1,0 +1,262 @@
+import { resolveDevice } from '../devices';
+import { ScoreSdeError, show } from '../errors';
+import type { Tensor, TensorLike } from '../tensor/tensor';
+import { parseConfig, readConfig, resolveConfig, writeConfig, type SchedulerConfig, type StoredConfig } from './config';
+import { indicesOf, type PerSample } from '../tensor/numbers';
+import {
+  adjacentSigma,
+  missingTimesteps,
+  timestepTable,
+  withSigmas,
+  type Schedule,
+  type SigmaOptions,
+} from './schedule';
+import {
+  planAddNoise,
+  planStepCorrect,
+  planStepPred,
+  type NoiseOptions,
+  type StepCorrectOptions,
+  type StepPredOptions,
+} from './steps';
+
+/** What a predictor step gives: the sample of x_{i-1}, and its mean before noise was added. */
+export interface SdeVeOutput {
+  prevSample: Tensor;
+  prevSampleMean: Tensor;
+}
+
+/** What a corrector step gives. */
+export interface SchedulerOutput {
+  prevSample: Tensor;
+}
+
+/** The form of a predictor step's result, by its options. */
+export type StepPredResult<O> = O extends { returnDict: false }
+  ? O extends { returnMean: false }
+    ? [prevSample: Tensor]
+    : [prevSample: Tensor, prevSampleMean: Tensor]
+  : O extends { returnMean: false }
+    ? SchedulerOutput
+    : SdeVeOutput;
+
+/** The form of a corrector step's result, by its options. */
+export type StepCorrectResult<O> = O extends { returnDict: false } ? [prevSample: Tensor] : SchedulerOutput;
+
+function shapePred<O>(
+  result: { prevSample: Tensor; prevSampleMean: Tensor | undefined },
+  options: StepPredOptions,
+): StepPredResult<O> {
+  const { prevSample, prevSampleMean } = result;
+  if (options.returnDict === false)
+    return (prevSampleMean ? [prevSample, prevSampleMean] : [prevSample]) as StepPredResult<O>;
+  return (prevSampleMean ? result : { prevSample }) as StepPredResult<O>;
+}
+
+function shapeCorrect<O>(result: SchedulerOutput, options: StepCorrectOptions): StepCorrectResult<O> {
+  return (options.returnDict === false ? [result.prevSample] : result) as StepCorrectResult<O>;
+}
+
+/**
+ * The variance exploding SDE scheduler of Song et al. 2021 (arXiv 2011.13456) with predictor-corrector sampling: diffusers'
+ * ScoreSdeVeScheduler, with its names, tables, quirks and numbers.
+ *
+ * States are batches, [B, ...] of any rank >= 1, in float32, float16 or bfloat16; arithmetic and results are float32
+ * unless `out` says otherwise. Steps run where they are called; the ...Async twins run off the event loop, in order
+ * for the same memory and in parallel for different.
+ */
+export class ScoreSdeVeScheduler {
+  /** The order of the solver. */
+  readonly order = 1;
+  #stored: StoredConfig;
+  #schedule: Schedule;
+
+  /**
+   * Makes the tables of `numTrainTimesteps` entries, so that a fresh scheduler can be used at once.
+   * @throws ScoreSdeError ERR_CONFIG naming the option that is unknown or out of range
+   */
+  constructor(options: Partial<SchedulerConfig> = {}) {
+    this.#stored = { config: resolveConfig(options) };
+    this.#schedule = withSigmas({ timesteps: null }, this.config.numTrainTimesteps, this.config);
+  }
+
+  static #of(stored: StoredConfig): ScoreSdeVeScheduler {
+    const scheduler = new ScoreSdeVeScheduler(stored.config);
+    scheduler.#stored = stored;
+    return scheduler;
+  }
+
+  /** A scheduler from the content of a scheduler_config.json: text or object, snake_case or camelCase. Overrides win. ERR_CONFIG. */
+  static fromConfig(config: string | object, overrides?: Partial<SchedulerConfig>): ScoreSdeVeScheduler {
+    return ScoreSdeVeScheduler.#of(parseConfig(config, overrides));
+  }
+
+  /** A scheduler from the scheduler_config.json of a folder, or of its `subfolder`. ERR_CONFIG, ERR_IO. */
+  static async fromPretrained(
+    dir: string,
+    { subfolder, ...overrides }: { subfolder?: string } & Partial<SchedulerConfig> = {},
+  ): Promise<ScoreSdeVeScheduler> {
+    return ScoreSdeVeScheduler.#of(await readConfig(dir, subfolder, overrides));
+  }
+
+  /** Writes scheduler_config.json, byte-identical to diffusers' for the same config, into a folder made if need be. ERR_IO. */
+  savePretrained(dir: string): Promise<void> {
+    return writeConfig(dir, this.#stored);
+  }
+
+  get config(): SchedulerConfig {
+    return this.#stored.config;
+  }
+
+  /** The standard deviation of the prior: sigmaMax. */
+  get initNoiseSigma(): number {
+    return this.config.sigmaMax;
+  }
+
+  /** The number of training steps, as len() of the reference. */
+  get length(): number {
+    return this.config.numTrainTimesteps;
+  }
+
+  /** Times from 1 down to samplingEps, [N] float32. Setting null makes the steps fail until setTimesteps. */
+  get timesteps(): Float32Array | null {
+    return this.#schedule.timesteps;
+  }
+
+  set timesteps(timesteps: Float32Array | null) {
+    if (timesteps !== null && Object.prototype.toString.call(timesteps) !== '[object Float32Array]')
+      throw new ScoreSdeError('ERR_DTYPE', `timesteps must be a Float32Array or null, got ${show(timesteps)}`);
+    this.#schedule = { ...this.#schedule, timesteps };
+  }
+
+  /** sigma(t) of each timestep, [N] float32, descending: what the model is conditioned on. */
+  get sigmas(): Float32Array {
+    return this.#schedule.sigmas;
+  }
+
+  /** The noise levels of the steps, [N] float32, ascending. */
+  get discreteSigmas(): Float32Array {
+    return this.#schedule.discreteSigmas;
+  }
+
+  /** Returns the sample as it is: this scheduler scales nothing. */
+  scaleModelInput<T>(sample: T, _timestep?: PerSample): T {
+    return sample;
+  }
+
+  /**
+   * Sets the timesteps to linspace(1, samplingEps, count), and nothing else: call setSigmas after it.
+   * @param count 0 to 2^24
+   * @param options samplingEps: the last timestep, finite, the config's unless given; a warning says where it is not between 0 and 1/(count - 1)
+   * @throws ScoreSdeError ERR_RANGE
+   */
+  setTimesteps(count: number, { samplingEps, device }: { samplingEps?: number; device?: string } = {}): void {
+    resolveDevice(device);
+    this.#schedule = { ...this.#schedule, timesteps: timestepTable(count, samplingEps ?? this.config.samplingEps) };
+  }
+
+  /**
+   * Sets discreteSigmas (count entries) and sigmas (one a timestep); timesteps only where none are set.
+   * @throws ScoreSdeError ERR_RANGE
+   */
+  setSigmas(count: number, options: SigmaOptions = {}): void {
+    this.#schedule = withSigmas(this.#schedule, count, this.config, options);
+  }
+
+  /** discreteSigmas[index - 1], and 0 for index 0. Only the count of `t` has a meaning, as in the reference. */
+  getAdjacentSigma(indices: PerSample | BigInt64Array, _t?: unknown): Float32Array {
+    return Float32Array.from(indicesOf(indices, 'timesteps'), (i) => adjacentSigma(this.discreteSigmas, i));
+  }
+
+  /**
+   * One predictor step: x_{i-1} from x_i and the score.
+   * @param modelOutput The score at `sample`, same dims
+   * @param timestep A time of 0 <= t <= 1 for all samples, or one for each
+   * @param sample [B, ...]
+   * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_ALIAS, ERR_DISPOSED, ERR_BUSY, ERR_STATE
+   */
+  stepPred<const O extends StepPredOptions = StepPredOptions>(
+    modelOutput: TensorLike,
+    timestep: PerSample,
+    sample: TensorLike,
+    options: O = {} as O,
+  ): StepPredResult<O> {
+    const { call, result } = planStepPred(this.#schedule, modelOutput, timestep, sample, options);
+    call.run();
+    return shapePred<O>(result, options);
+  }
+
+  /** As stepPred, off the event loop. */
+  async stepPredAsync<const O extends StepPredOptions = StepPredOptions>(
+    modelOutput: TensorLike,
+    timestep: PerSample,
+    sample: TensorLike,
+    options: O = {} as O,
+  ): Promise<StepPredResult<O>> {
+    const { call, result } = planStepPred(this.#schedule, modelOutput, timestep, sample, options);
+    await call.runAsync();
+    return shapePred<O>(result, options);
+  }
+
+  /**
+   * One corrector step: Langevin dynamics at the present noise level.
+   * @param modelOutput The score at `sample`, same dims
+   * @param sample [B, ...], not empty
+   * @throws ScoreSdeError as stepPred, and ERR_CONFIG (stepSize)
+   */
+  stepCorrect<const O extends StepCorrectOptions = StepCorrectOptions>(
+    modelOutput: TensorLike,
+    sample: TensorLike,
+    options: O = {} as O,
+  ): StepCorrectResult<O> {
+    const { call, result } = this.#planCorrect(modelOutput, sample, options);
+    call.run();
+    return shapeCorrect<O>(result, options);
+  }
+
+  /** As stepCorrect, off the event loop. */
+  async stepCorrectAsync<const O extends StepCorrectOptions = StepCorrectOptions>(
+    modelOutput: TensorLike,
+    sample: TensorLike,
+    options: O = {} as O,
+  ): Promise<StepCorrectResult<O>> {
+    const { call, result } = this.#planCorrect(modelOutput, sample, options);
+    await call.runAsync();
+    return shapeCorrect<O>(result, options);
+  }
+
+  /**
+   * original + noise * discreteSigmas[timesteps].
+   * @param original [B, C, H, W]
+   * @param noise Same dims; drawn from the generator where undefined
+   * @param timesteps Integer indices into the ascending table: one for all or one a sample, from the end where negative
+   * @throws ScoreSdeError as stepPred
+   */
+  addNoise(
+    original: TensorLike,
+    noise: TensorLike | null | undefined,
+    timesteps: PerSample | BigInt64Array,
+    options: Omit<NoiseOptions, 'noise'> = {},
+  ): Tensor {
+    const { call, result } = planAddNoise(this.discreteSigmas, original, noise, timesteps, options);
+    call.run();
+    return result;
+  }
+
+  /** As addNoise, off the event loop. */
+  async addNoiseAsync(
+    original: TensorLike,
+    noise: TensorLike | null | undefined,
+    timesteps: PerSample | BigInt64Array,
+    options: Omit<NoiseOptions, 'noise'> = {},
+  ): Promise<Tensor> {
+    const { call, result } = planAddNoise(this.discreteSigmas, original, noise, timesteps, options);
+    await call.runAsync();
+    return result;
+  }
+
+  #planCorrect(modelOutput: TensorLike, sample: TensorLike, options: StepCorrectOptions) {
+    if (this.timesteps === null) throw new ScoreSdeError('ERR_STATE', missingTimesteps);
+    return planStepCorrect(this.config.snr, modelOutput, sample, options);
+  }
+}

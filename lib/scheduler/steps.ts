@@ -1,0 +1,206 @@
+import { ScoreSdeError, show } from '../errors';
+import { Dtype, NoiseKind, StepSizeCode, type Noise, type StepSize } from '../native';
+import { KernelCall, type Kernel } from '../native/call';
+import type { Access } from '../native/order';
+import { Generator, generatorsOf } from '../random/generator';
+import { assertOutputs, assertSameDims, batchShape, operand, target, type Operand } from '../tensor/operand';
+import type { Tensor, TensorLike } from '../tensor/tensor';
+import { indicesOf, perSample, type PerSample } from '../tensor/numbers';
+import { adjacentSigma, indexOf, type Schedule } from './schedule';
+
+/** Where the normals of a step come from: the draw itself, or generators; the default generator without either. */
+export interface NoiseOptions {
+  /** One generator, which draws the batch at once, or one a sample. */
+  generator?: Generator | readonly Generator[];
+  /** The draw itself, with the dims of `sample`. */
+  noise?: TensorLike;
+  /** Where the result goes: float32, float16 or bfloat16; `sample` itself for in place. A new float32 tensor unless given. */
+  out?: TensorLike;
+}
+
+export interface StepPredOptions extends NoiseOptions {
+  /** Where the mean goes. */
+  outMean?: TensorLike;
+  /** false leaves the mean out, and a quarter of the memory traffic. */
+  returnMean?: boolean;
+  /** false returns [prevSample, prevSampleMean], as the reference's tuple. */
+  returnDict?: boolean;
+}
+
+export interface StepCorrectOptions extends NoiseOptions {
+  /**
+   * How the step is measured. 'batch' (default, the reference): from the means of the norms over the batch. 'sample':
+   * from each sample's own norms. 'dim': own gradient norm, noise norm taken as sqrt(d). 'ald': 2 (snr sigma)^2.
+   */
+  stepSize?: StepSize;
+  /** The noise level of 'ald', one for all or one a sample. */
+  sigma?: PerSample;
+  /** false returns [prevSample], as the reference's tuple. */
+  returnDict?: boolean;
+}
+
+/** A checked step, and where its results will be. */
+export interface Plan<K extends Kernel, Result> {
+  call: KernelCall<K>;
+  result: Result;
+}
+
+interface NoisePlan {
+  take(): Noise;
+  inputs: Operand[];
+  states: ArrayBufferLike[];
+}
+
+function planNoise(options: NoiseOptions, like: Operand, drawn: Dtype): NoisePlan {
+  const { rows, cols } = batchShape(like);
+  if (options.noise === undefined) {
+    const generators = generatorsOf(options.generator, rows);
+    return {
+      take: () => Generator.reserve(generators, rows, cols, drawn),
+      inputs: [],
+      states: Generator.memory(generators),
+    };
+  }
+  if (options.generator !== undefined)
+    throw new ScoreSdeError('ERR_CONFIG', 'noise and generator were both given: the draw comes from one of them');
+  const given = operand(options.noise, 'noise');
+  assertSameDims(given, like);
+  return { take: () => [NoiseKind.given, given.memory, given.type], inputs: [given], states: [] };
+}
+
+function accessOf(inputs: Operand[], outputs: Operand[], states: ArrayBufferLike[]): Access {
+  return { reads: inputs.map((o) => o.memory.buffer), writes: [...outputs.map((o) => o.memory.buffer), ...states] };
+}
+
+/** The predictor: a step of the reverse diffusion SDE (Song et al. 2021, algorithm 2, eq. 46). */
+export function planStepPred(
+  schedule: Schedule,
+  modelOutput: TensorLike,
+  timestep: PerSample,
+  sample: TensorLike,
+  options: StepPredOptions,
+): Plan<'stepPred', { prevSample: Tensor; prevSampleMean: Tensor | undefined }> {
+  const x = operand(sample, 'sample');
+  const m = operand(modelOutput, 'modelOutput');
+  assertSameDims(m, x);
+  const { rows, cols } = batchShape(x);
+  const indices = perSample(timestep, rows, 'timestep').map((t) => indexOf(schedule, t));
+  const sigma = Float32Array.from(indices, (i) => schedule.discreteSigmas[i]!);
+  const adjacent = Float32Array.from(indices, (i) => adjacentSigma(schedule.discreteSigmas, i));
+  const noise = planNoise(options, x, x.type);
+  const out = target(options.out, x, 'out');
+  const mean =
+    options.returnMean === false && options.outMean === undefined ? undefined : target(options.outMean, x, 'outMean');
+  const inputs = [x, m, ...noise.inputs];
+  const outputs = mean ? [out.operand, mean.operand] : [out.operand];
+  assertOutputs(outputs, inputs);
+  const call = new KernelCall(
+    'stepPred',
+    () => [
+      rows,
+      cols,
+      m.memory,
+      m.type,
+      x.memory,
+      x.type,
+      ...noise.take(),
+      sigma,
+      adjacent,
+      out.operand.memory,
+      out.operand.type,
+      mean?.operand.memory ?? null,
+      mean?.operand.type ?? Dtype.float32,
+    ],
+    accessOf(inputs, outputs, noise.states),
+  );
+  return { call, result: { prevSample: out.tensor, prevSampleMean: mean?.tensor } };
+}
+
+/** The corrector: a step of Langevin dynamics (Song et al. 2021, algorithm 4). */
+export function planStepCorrect(
+  snr: number,
+  modelOutput: TensorLike,
+  sample: TensorLike,
+  options: StepCorrectOptions,
+): Plan<'stepCorrect', { prevSample: Tensor }> {
+  const x = operand(sample, 'sample');
+  const m = operand(modelOutput, 'modelOutput');
+  assertSameDims(m, x);
+  const { rows, cols } = batchShape(x);
+  if (rows === 0) throw new ScoreSdeError('ERR_SHAPE', 'sample must not be an empty batch: it has no norm to measure');
+  const stepSize = options.stepSize ?? 'batch';
+  if (typeof stepSize !== 'string' || !Object.hasOwn(StepSizeCode, stepSize))
+    throw new ScoreSdeError('ERR_CONFIG', `stepSize must be 'batch', 'sample', 'dim' or 'ald', got ${show(stepSize)}`);
+  if (stepSize === 'ald' && options.sigma === undefined)
+    throw new ScoreSdeError(
+      'ERR_CONFIG',
+      "stepSize 'ald' needs sigma, a number or one for each sample, in the options",
+    );
+  const sigma = stepSize === 'ald' ? Float32Array.from(perSample(options.sigma, rows, 'sigma')) : null;
+  const noise = planNoise(options, x, Dtype.float32);
+  const out = target(options.out, x, 'out');
+  const inputs = [x, m, ...noise.inputs];
+  assertOutputs([out.operand], inputs);
+  const call = new KernelCall(
+    'stepCorrect',
+    () => [
+      rows,
+      cols,
+      m.memory,
+      m.type,
+      x.memory,
+      x.type,
+      ...noise.take(),
+      StepSizeCode[stepSize],
+      new Float32Array(rows).fill(snr),
+      sigma,
+      out.operand.memory,
+      out.operand.type,
+    ],
+    accessOf(inputs, [out.operand], noise.states),
+  );
+  return { call, result: { prevSample: out.tensor } };
+}
+
+/** A sample of the perturbation kernel: original + noise * discreteSigmas[index]. */
+export function planAddNoise(
+  discreteSigmas: Float32Array,
+  original: TensorLike,
+  noise: TensorLike | null | undefined,
+  indices: unknown,
+  options: Omit<NoiseOptions, 'noise'>,
+): Plan<'addNoise', Tensor> {
+  const x = operand(original, 'original');
+  if (x.dims.length !== 4)
+    throw new ScoreSdeError(
+      'ERR_SHAPE',
+      `original must have four dims, as [batch, channels, height, width], got [${x.dims.join(', ')}]`,
+    );
+  const { rows, cols } = batchShape(x);
+  const list = indicesOf(indices, 'timesteps');
+  if (list.length !== 1 && list.length !== rows)
+    throw new ScoreSdeError(
+      'ERR_SHAPE',
+      `timesteps must be one index, or one for each of the ${rows} samples, got ${list.length}`,
+    );
+  const levels = list.map((index) => {
+    const sigma = discreteSigmas.at(index);
+    if (sigma === undefined)
+      throw new ScoreSdeError(
+        'ERR_RANGE',
+        `timesteps must index the table of ${discreteSigmas.length} sigmas, got ${index}`,
+      );
+    return sigma;
+  });
+  const source = planNoise({ ...options, noise: noise ?? undefined }, x, x.type);
+  const out = target(options.out, x, 'out');
+  const inputs = [x, ...source.inputs];
+  assertOutputs([out.operand], inputs);
+  const sigma = Float32Array.from({ length: rows }, (_, row) => levels[list.length === 1 ? 0 : row]!);
+  const call = new KernelCall(
+    'addNoise',
+    () => [rows, cols, x.memory, x.type, ...source.take(), sigma, out.operand.memory, out.operand.type],
+    accessOf(inputs, [out.operand], source.states),
+  );
+  return { call, result: out.tensor };
+}
