@@ -1,11 +1,23 @@
 export { devices, getNumThreads, setNumThreads, type DeviceInfo } from './devices';
 export { AbortError, ScoreSdeError, type ErrorCode } from './errors';
+export { toPng, type PngOptions } from './image/png';
+export type { ModelInput, ModelInputs, ScoreModel } from './models/model';
+export type { Port } from './models/port';
+export { fromInferenceSession, type SessionLike, type SessionModel, type SessionModelOptions } from './models/session';
 export type { StepSize } from './native';
 export type { EngineName, PhiloxState } from './random/engine';
 export { Generator, manualSeed, type GeneratorOptions, type RandnOptions } from './random/generator';
 export type { SchedulerConfig } from './scheduler/config';
 export type { PerSample } from './tensor/numbers';
 export type { SigmaOptions } from './scheduler/schedule';
+export type { SamplingStep } from './sampling/loop';
+export {
+  SamplingResult,
+  ScoreSdeVePipeline,
+  type PipelineOptions,
+  type RunOptions,
+  type StepsOptions,
+} from './sampling/pipeline';
 export {
   ScoreSdeVeScheduler,
   type SchedulerOutput,

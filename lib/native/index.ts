@@ -46,6 +46,16 @@ export type StepCorrectArgs = [
 ];
 export type AddNoiseArgs = [...Batch, ...sample: Operand, ...Noise, sigma: Float32Array, ...out: Operand];
 
+export type ImageGridArgs = [
+  count: number,
+  channels: number,
+  height: number,
+  width: number,
+  columns: number,
+  ...images: Operand,
+  out: Uint8Array,
+];
+
 /**
  * What the addon exports, and the only place where it is declared. The addon checks memory (bytes, alignment), not
  * meaning: shapes, ranges and aliasing are the callers' to check. The steps return whether all of `out` is finite.
@@ -65,8 +75,8 @@ export interface Native {
   addNoiseAsync(...args: AddNoiseArgs): Promise<void>;
   clamp(count: number, ...args: [...input: Operand, ...out: Operand]): void;
   clampAsync(count: number, ...args: [...input: Operand, ...out: Operand]): Promise<void>;
-  quantize(count: number, ...args: [...input: Operand, out: Uint8Array]): void;
-  quantizeAsync(count: number, ...args: [...input: Operand, out: Uint8Array]): Promise<void>;
+  imageGrid(...args: ImageGridArgs): void;
+  imageGridAsync(...args: ImageGridArgs): Promise<void>;
   convert(count: number, ...args: [...input: Operand, ...out: Operand]): void;
 
   linspace(count: number, out: Float32Array, start: number, end: number): void;

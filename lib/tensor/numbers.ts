@@ -1,6 +1,6 @@
 import { ScoreSdeError, show } from '../errors';
 import { Dtype, native } from '../native';
-import { typedData } from './tensor';
+import { typedData, type TensorData, type TensorType } from './tensor';
 
 /** Numbers of an argument that may be one for all samples or one a sample: a number, an array, a typed array or a tensor. */
 export type PerSample =
@@ -10,20 +10,40 @@ function isList(value: unknown): value is ArrayLike<unknown> {
   return Array.isArray(value) || (ArrayBuffer.isView(value) && 'length' in value);
 }
 
-/** The numbers of `value`, or undefined where it is none of the forms. ERR_SHAPE for a tensor of rank 2 or more. */
-function listOf(value: unknown, name: string): ArrayLike<unknown> | undefined {
+/** The values of an argument of at most one axis, or undefined where it is none of the forms. 16-bit floats are widened. ERR_SHAPE for more axes. */
+export function listOf(value: unknown, name: string): ArrayLike<unknown> | undefined {
   if (typeof value === 'number' || typeof value === 'boolean' || typeof value === 'bigint') return [value];
   if (isList(value)) return value;
   if (value === null || typeof value !== 'object' || !('data' in value) || !isList(value.data)) return undefined;
-  const { data: given, dims, type: named } = value as { data: unknown; dims?: unknown; type?: unknown };
+  const { dims } = value as { dims?: unknown };
   if (isList(dims) && dims.length > 1)
     throw new ScoreSdeError('ERR_SHAPE', `${name} must have at most one axis, got dims ${show(Array.from(dims))}`);
-  if (!ArrayBuffer.isView(given)) return given as ArrayLike<unknown>;
-  const { data, type } = typedData(given, named, name);
-  if (type !== 'float16' && type !== 'bfloat16') return data as ArrayLike<number | bigint>;
-  const widened = new Float32Array(data.length);
-  native.convert(data.length, data as Uint16Array, Dtype[type], widened, Dtype.float32);
-  return widened;
+  return elementsOf(value as { data: unknown; type?: unknown }, name);
+}
+
+/** The elements of anything with `data`, 16-bit floats widened. ERR_DTYPE. */
+export function elementsOf(like: { data: unknown; type?: unknown }, name: string): ArrayLike<unknown> {
+  if (Array.isArray(like.data)) return like.data;
+  const { data, type } = typedData(like.data, like.type, name);
+  return widened(data, type) as ArrayLike<unknown>;
+}
+
+/** float32 values of float16 or bfloat16 bits; any other data as they are. */
+export function widened(data: TensorData, type: TensorType): TensorData {
+  if (type !== 'float16' && type !== 'bfloat16') return data;
+  const values = new Float32Array(data.length);
+  native.convert(data.length, data as Uint16Array, Dtype[type], values, Dtype.float32);
+  return values;
+}
+
+/** One value a row, from one for all or one each. ERR_SHAPE for another count. */
+export function expand<T>(list: ArrayLike<T>, rows: number, name: string): T[] {
+  if (list.length === rows) return Array.from(list);
+  if (list.length === 1) return new Array<T>(rows).fill(list[0]!);
+  throw new ScoreSdeError(
+    'ERR_SHAPE',
+    `${name} must be one number, or one for each of the ${rows} samples, got ${list.length}`,
+  );
 }
 
 /** One number a row, from one for all or one each. ERR_RANGE for what is no number, ERR_SHAPE for another count. */
@@ -31,15 +51,12 @@ export function perSample(value: unknown, rows: number, name: string): number[] 
   const list = listOf(value, name);
   if (list === undefined)
     throw new ScoreSdeError('ERR_RANGE', `${name} must be a number, or one for each sample, got ${show(value)}`);
-  if (list.length !== 1 && list.length !== rows)
-    throw new ScoreSdeError(
-      'ERR_SHAPE',
-      `${name} must be one number, or one for each of the ${rows} samples, got ${list.length}`,
-    );
-  const numbers = Array.from(list, (v) => (typeof v === 'string' ? NaN : Number(v)));
+  const numbers = expand(list, rows, name).map((v) =>
+    typeof v === 'number' || typeof v === 'bigint' || typeof v === 'boolean' ? Number(v) : NaN,
+  );
   const bad = numbers.findIndex((v) => Number.isNaN(v));
-  if (bad >= 0) throw new ScoreSdeError('ERR_RANGE', `${name} must not be NaN, got ${show(list[bad])}`);
-  return list.length === rows ? numbers : new Array<number>(rows).fill(numbers[0]!);
+  if (bad >= 0) throw new ScoreSdeError('ERR_RANGE', `${name} must not be NaN, got ${show(list[bad] ?? list[0])}`);
+  return numbers;
 }
 
 /** Integer indices, as the reference takes int64 tensors: a number, an array, an Int32Array, a BigInt64Array, or a tensor of those. */

@@ -3,7 +3,7 @@ import { ScoreSdeError, show } from '../errors';
 import { native } from '../native';
 import { inOrder, isBusy } from '../native/order';
 
-interface DataTypes {
+export interface DataTypes {
   float32: Float32Array;
   float16: Uint16Array;
   bfloat16: Uint16Array;

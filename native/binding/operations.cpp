@@ -86,12 +86,21 @@ struct Clamp {
   Napi::Value result(Napi::Env env) { return env.Undefined(); }
 };
 
-struct Quantize {
-  size_t count;
-  ConstView in;
-  uint8_t* out;
-  explicit Quantize(Args& args) : count(args.count()), in(args.view(count)), out(args.array<uint8_t>(count)) {}
-  Status run() { return cpu::backend().quantize(in, out, count); }
+struct ImageGrid {
+  ImageGridParams p;
+  explicit ImageGrid(Args& args) {
+    const Shape images = args.shape(), each = args.shape();
+    p.count = images.rows;
+    p.channels = images.cols;
+    p.height = each.rows;
+    p.width = each.cols;
+    p.columns = args.count();
+    if (p.columns == 0) fail(args.env(), Status::error("ERR_NATIVE", "expected columns"));
+    p.images = args.view(Shape{images.size(), each.size()}.size());
+    const size_t rows = (p.count + p.columns - 1) / p.columns;
+    p.out = args.array<uint8_t>(rows * p.columns * p.channels * each.size());
+  }
+  Status run() { return cpu::backend().imageGrid(p); }
   Napi::Value result(Napi::Env env) { return env.Undefined(); }
 };
 
@@ -168,7 +177,7 @@ void exportOperations(Napi::Env env, Napi::Object exports) {
   both<StepCorrect>(env, exports, "stepCorrect");
   both<AddNoise>(env, exports, "addNoise");
   both<Clamp>(env, exports, "clamp");
-  both<Quantize>(env, exports, "quantize");
+  both<ImageGrid>(env, exports, "imageGrid");
 }
 
 }  // namespace score_sde::binding

@@ -16,8 +16,7 @@ class Backend {
   virtual Status addNoise(const AddNoiseParams& p) = 0;
   /// out = clamp(in, 0, 1)
   virtual Status clamp(ConstView in, View out, size_t count) = 0;
-  /// out = round(clamp(in, 0, 1) * 255)
-  virtual Status quantize(ConstView in, uint8_t* out, size_t count) = 0;
+  virtual Status imageGrid(const ImageGridParams& p) = 0;
 };
 
 }  // namespace score_sde

@@ -72,6 +72,14 @@ struct StepCorrectParams {
   View out;
 };
 
+/// Images [count, channels, height, width] of [0, 1] to 8 bits, side by side in one picture of interleaved channels:
+/// [ceil(count / columns) * height, columns * width, channels]. Places without an image stay as they are.
+struct ImageGridParams {
+  size_t count = 0, channels = 0, height = 0, width = 0, columns = 0;
+  ConstView images;
+  uint8_t* out = nullptr;
+};
+
 struct AddNoiseParams {
   Shape shape;
   ConstView sample;

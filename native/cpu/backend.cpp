@@ -188,9 +188,17 @@ class CpuBackend final : public Backend {
     return {};
   }
 
-  Status quantize(ConstView in, uint8_t* out, size_t count) override {
-    forBlocks({1, count}, [&](size_t, size_t at, size_t n, Scratch& scratch) {
-      cpu::quantize(out + at, readBlock(in, at, n, scratch.sample), n);
+  Status imageGrid(const ImageGridParams& p) override {
+    const size_t plane = p.height * p.width, pitch = p.columns * p.width * p.channels;
+    forBlocks({p.count * p.channels, plane}, [&](size_t row, size_t at, size_t n, Scratch& scratch) {
+      const size_t image = row / p.channels, channel = row % p.channels;
+      uint8_t* const corner = p.out + image / p.columns * p.height * pitch + image % p.columns * p.width * p.channels;
+      uint8_t bytes[kBlock];
+      quantize(bytes, readBlock(p.images, row * plane + at, n, scratch.sample), n);
+      for (size_t i = 0; i < n; ++i) {
+        const size_t y = (at + i) / p.width, x = (at + i) % p.width;
+        corner[y * pitch + x * p.channels + channel] = bytes[i];
+      }
     });
     return {};
   }

@@ -1,0 +1,103 @@
+import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { ScoreSdeError, show } from '../errors';
+import { KernelCall } from '../native/call';
+import { operand } from '../tensor/operand';
+import type { TensorLike } from '../tensor/tensor';
+
+export interface PngOptions {
+  /** Images side by side, 1 to 65535; the square root of their number, rounded up, unless given. */
+  columns?: number;
+}
+
+/** PNG's colour types, by the number of channels. */
+const colorTypes: Record<number, { colorType: number; hasAlpha: boolean }> = {
+  1: { colorType: 0, hasAlpha: false },
+  3: { colorType: 2, hasAlpha: false },
+  4: { colorType: 6, hasAlpha: true },
+};
+
+const maxPixels = 2 ** 28;
+
+/**
+ * A batch of images as one PNG: a grid without gaps, filled row by row; places without an image are black.
+ * Values are rounded to 8 bits as diffusers does, half to even; what lies outside [0, 1] is clamped, NaN is black.
+ * @param images [B, C, H, W], C of 1 (grey), 3 (RGB) or 4 (RGBA)
+ * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_DISPOSED; ERR_RANGE (columns, or a picture of more than 2^28 pixels)
+ */
+export async function toPng(images: TensorLike, { columns }: PngOptions = {}): Promise<Buffer> {
+  const { memory, type, dims } = operand(images, 'images');
+  const [count = 0, channels = 0, height = 0, width = 0] = dims;
+  const color = colorTypes[channels];
+  if (dims.length !== 4 || color === undefined || memory.length === 0)
+    throw new ScoreSdeError(
+      'ERR_SHAPE',
+      `images must have dims [batch, 1, 3 or 4 channels, height, width], none of them 0, got [${dims.join(', ')}]`,
+    );
+  const across = columns ?? Math.ceil(Math.sqrt(count));
+  if (!Number.isInteger(across) || across < 1 || across > 65535)
+    throw new ScoreSdeError('ERR_RANGE', `columns must be an integer from 1 to 65535, got ${show(columns)}`);
+  const size = { width: across * width, height: Math.ceil(count / across) * height };
+  if (size.width * size.height > maxPixels)
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `images make a picture of ${size.width}x${size.height} pixels, more than 2^28`,
+    );
+  const data = new Uint8Array(size.width * size.height * channels);
+  const grid = new KernelCall('imageGrid', () => [count, channels, height, width, across, memory, type, data], {
+    reads: [memory.buffer],
+    writes: [],
+  });
+  await grid.runAsync();
+  return encode({ ...size, ...color, data });
+}
+
+interface Picture {
+  width: number;
+  height: number;
+  colorType: number;
+  hasAlpha: boolean;
+  data: Uint8Array<ArrayBuffer>;
+}
+
+interface Reply {
+  id: number;
+  file?: Uint8Array;
+  error?: Error;
+}
+
+/** Compression takes milliseconds to seconds: it has a thread of its own, started at the first picture, which keeps no process alive. */
+let worker: Worker | undefined;
+const waiting = new Map<number, { resolve: (file: Buffer) => void; reject: (error: Error) => void }>();
+let pictures = 0;
+
+function encode(picture: Picture): Promise<Buffer> {
+  worker ??= start();
+  worker.ref();
+  const id = pictures++;
+  return new Promise((resolve, reject) => {
+    waiting.set(id, { resolve, reject });
+    worker!.postMessage({ id, ...picture }, [picture.data.buffer]);
+  });
+}
+
+function start(): Worker {
+  const started = new Worker(join(__dirname, 'encoder.js'), { name: 'score-sde png', execArgv: [] });
+  started.on('message', ({ id, file, error }: Reply) => {
+    const { resolve, reject } = waiting.get(id)!;
+    waiting.delete(id);
+    if (waiting.size === 0) started.unref();
+    if (file) resolve(Buffer.from(file.buffer, file.byteOffset, file.byteLength));
+    else reject(failure(error));
+  });
+  started.on('error', (error) => {
+    worker = undefined;
+    for (const { reject } of waiting.values()) reject(failure(error));
+    waiting.clear();
+  });
+  return started;
+}
+
+function failure(cause: unknown): ScoreSdeError {
+  return new ScoreSdeError('ERR_IO', `cannot encode the picture: ${(cause as Error).message}`, { cause });
+}

@@ -1,0 +1,123 @@
+import { ScoreSdeError, show } from '../errors';
+import { Dtype, native } from '../native';
+import { elementsOf, expand, listOf } from '../tensor/numbers';
+import type { ModelInput } from './model';
+
+/** An input or output of a network, as its metadata describes it. */
+export interface Port {
+  readonly name: string;
+  /** Element type, in onnxruntime's words. */
+  readonly type: string;
+  /** Sizes, and names of those that are free. */
+  readonly shape: readonly (number | string)[];
+}
+
+/** What onnxruntime-node takes as the value of an input. */
+export interface Feed {
+  readonly type: string;
+  readonly data: ArrayBufferView;
+  readonly dims: readonly number[];
+  readonly location: 'cpu';
+}
+
+type NumberArray = { [index: number]: number | bigint | boolean; readonly length: number } & ArrayBufferView;
+type NumberArrayClass = new (length: number) => NumberArray;
+
+const floats: Record<string, NumberArrayClass> = { float32: Float32Array, float64: Float64Array };
+const integers: Record<string, NumberArrayClass> = {
+  bool: Uint8Array,
+  int8: Int8Array,
+  int16: Int16Array,
+  int32: Int32Array,
+  int64: BigInt64Array as never,
+  uint8: Uint8Array,
+  uint16: Uint16Array,
+  uint32: Uint32Array,
+  uint64: BigUint64Array as never,
+};
+
+export const isFloat = (port: Port): boolean => port.type in floats || port.type === 'float16';
+export const isInteger = (port: Port): boolean => port.type in integers;
+
+const shapeText = ({ shape }: Port): string => `[${shape.join(', ')}]`;
+const portText = (port: Port): string => `${port.name} (${port.type} ${shapeText(port)})`;
+export const portsText = (ports: readonly Port[]): string => ports.map(portText).join(', ') || 'none';
+
+/** ERR_SHAPE unless a tensor of these dims fits the port. */
+export function assertFits(port: Port, dims: readonly number[], name = port.name): void {
+  const fits = dims.length === port.shape.length && port.shape.every((d, i) => typeof d === 'string' || d === dims[i]);
+  if (!fits)
+    throw new ScoreSdeError(
+      'ERR_SHAPE',
+      `${name} must have dims ${shapeText(port)} for this model, got [${dims.join(', ')}]`,
+    );
+}
+
+/** A number of any type to an array of the port's; ERR_RANGE where the type does not hold it, ERR_MODEL where no number is of that type. */
+function cast(port: Port, values: readonly unknown[]): ArrayBufferView {
+  for (const value of values)
+    if (typeof value !== 'number' && typeof value !== 'bigint' && typeof value !== 'boolean')
+      throw new ScoreSdeError('ERR_DTYPE', `modelInputs.${port.name} must hold numbers, got ${show(value)}`);
+  const numbers = values as readonly (number | bigint | boolean)[];
+  if (isFloat(port)) {
+    const wide = port.type === 'float16' ? Float32Array : floats[port.type]!;
+    const data = new wide(numbers.length);
+    numbers.forEach((value, i) => (data[i] = Number(value)));
+    return port.type === 'float16' ? toFloat16(data as Float32Array) : data;
+  }
+  const Class = integers[port.type];
+  if (Class === undefined)
+    throw new ScoreSdeError('ERR_MODEL', `the model's input ${portText(port)} takes no numbers`);
+  const data = new Class(numbers.length);
+  const big = port.type.endsWith('64');
+  numbers.forEach((value, i) => {
+    const whole = typeof value === 'number' && !Number.isInteger(value) ? undefined : value;
+    if (whole !== undefined) data[i] = big ? BigInt(whole) : Number(whole);
+    if (whole === undefined || BigInt(data[i]!) !== BigInt(whole) || (port.type === 'bool' && Number(whole) > 1))
+      throw new ScoreSdeError('ERR_RANGE', `modelInputs.${port.name} must hold values of ${port.type}, got ${show(value)}`);
+  });
+  return data;
+}
+
+export function toFloat16(values: Float32Array): Uint16Array {
+  const bits = new Uint16Array(values.length);
+  native.convert(values.length, values, Dtype.float32, bits, Dtype.float16);
+  return bits;
+}
+
+const feedOf = (port: Port, data: ArrayBufferView, dims: readonly number[]): Feed => {
+  assertFits(port, dims, `modelInputs.${port.name}`);
+  return { type: port.type, data, dims, location: 'cpu' };
+};
+
+/** One value a sample where the port has a batch axis, one for all where it has none. ERR_SHAPE, ERR_RANGE, ERR_DTYPE. */
+export function feedPerSample(port: Port, list: ArrayLike<unknown>, batch: number): Feed {
+  const [first, ...rest] = port.shape;
+  const name = `modelInputs.${port.name}`;
+  if (rest.some((dim) => dim !== 1))
+    throw new ScoreSdeError('ERR_SHAPE', `${name} must be a tensor of dims ${shapeText(port)}`);
+  const perSample = first !== undefined && first !== 1;
+  const values = expand(list, batch, name);
+  if (perSample) return feedOf(port, cast(port, values), [batch, ...rest.map(() => 1)]);
+  if (values.some((value) => value !== values[0]))
+    throw new ScoreSdeError('ERR_SHAPE', `${name} must be the same for all samples: this model takes one value a call`);
+  return feedOf(port, cast(port, values.slice(0, 1)), port.shape.map(() => 1));
+}
+
+/** A user's value of a further input, cast to what the port takes. */
+export function feed(port: Port, value: ModelInput, batch: number): Feed {
+  if (port.shape.length > 1 && value !== null && typeof value === 'object' && 'dims' in value && 'data' in value) {
+    const dims = Array.from(value.dims as readonly number[]);
+    const elements = Array.from(elementsOf(value, `modelInputs.${port.name}`));
+    if (elements.length !== dims.reduce((a, b) => a * b, 1))
+      throw new ScoreSdeError('ERR_SHAPE', `modelInputs.${port.name} has dims [${dims.join(', ')}] and ${elements.length} elements`);
+    return feedOf(port, cast(port, elements), dims);
+  }
+  const list = listOf(value, `modelInputs.${port.name}`);
+  if (list === undefined)
+    throw new ScoreSdeError(
+      'ERR_DTYPE',
+      `modelInputs.${port.name} must be a number, one for each sample, or a tensor, got ${show(value)}`,
+    );
+  return feedPerSample(port, list, batch);
+}

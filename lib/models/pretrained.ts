@@ -1,0 +1,142 @@
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ScoreSdeError, show } from '../errors';
+import { readTextIfFile } from '../files';
+import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
+import type { ModelInputs } from './model';
+import { fromInferenceSession, type SessionLike, type SessionModel } from './session';
+
+/** Models that ship with this package, by name. */
+const builtIn: Record<string, string> = { digits: join(__dirname, '..', '..', 'models', 'digits') };
+
+const className = 'ScoreSdeVePipeline';
+const maxBytes = 2 ** 20;
+const maxSize = 2 ** 16;
+
+export interface Pretrained {
+  readonly scheduler: ScoreSdeVeScheduler;
+  readonly model: SessionModel;
+  /** The dims of one sample, [C, H, W]. */
+  readonly sampleShape: readonly number[];
+}
+
+interface UnetConfig {
+  readonly in_channels?: number;
+  readonly sample_size?: number | readonly [number, number];
+  readonly default_inputs?: ModelInputs;
+}
+
+/** The folder that a name or path stands for: a bare name of a built-in model is that model. */
+export function folderOf(dir: unknown): string {
+  if (typeof dir !== 'string' || dir === '')
+    throw new ScoreSdeError('ERR_CONFIG', `dir must be the path of a folder, or the name of a built-in model, got ${show(dir)}`);
+  return Object.hasOwn(builtIn, dir) ? builtIn[dir]! : dir;
+}
+
+/**
+ * Reads a folder as diffusers saves it: model_index.json, scheduler/scheduler_config.json, unet/model.onnx and, if there,
+ * unet/config.json (in_channels, sample_size, default_inputs).
+ * @throws ScoreSdeError ERR_CONFIG (a foreign or incomplete folder), ERR_IO (unreadable), ERR_MODEL (no network, or one that cannot be run)
+ */
+export async function loadPretrained(dir: unknown): Promise<Pretrained> {
+  const folder = folderOf(dir);
+  const index = await readObject<{ _class_name?: unknown }>(join(folder, 'model_index.json'));
+  if (index === undefined)
+    throw new ScoreSdeError(
+      'ERR_CONFIG',
+      `${folder} holds no model_index.json: expected a pipeline's folder, or one of the built-in models (${Object.keys(builtIn).join(', ')})`,
+    );
+  if (index._class_name !== className)
+    throw new ScoreSdeError(
+      'ERR_CONFIG',
+      `${join(folder, 'model_index.json')}: _class_name: expected "${className}", got ${show(index._class_name)}`,
+    );
+  const scheduler = await ScoreSdeVeScheduler.fromPretrained(join(folder, 'scheduler'));
+  const configFile = join(folder, 'unet', 'config.json');
+  const config = checked((await readObject<UnetConfig>(configFile)) ?? {}, configFile);
+  const model = fromInferenceSession(await openSession(join(folder, 'unet', 'model.onnx')), {
+    defaultInputs: config.default_inputs,
+  });
+  return { scheduler, model, sampleShape: sampleShapeOf(config, model, configFile) };
+}
+
+async function readObject<T extends object>(file: string): Promise<T | undefined> {
+  const text = await readTextIfFile(file, maxBytes);
+  if (text === undefined) return undefined;
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new ScoreSdeError('ERR_CONFIG', `${file}: not valid JSON: ${(cause as Error).message}`, { cause });
+  }
+  if (value === null || typeof value !== 'object' || Array.isArray(value))
+    throw new ScoreSdeError('ERR_CONFIG', `${file}: expected a JSON object, got ${show(value)}`);
+  return value as T;
+}
+
+function checked(config: UnetConfig, file: string): UnetConfig {
+  const fail = (key: string, expected: string, value: unknown): never => {
+    throw new ScoreSdeError('ERR_CONFIG', `${file}: ${key}: expected ${expected}, got ${show(value)}`);
+  };
+  const isSize = (v: unknown) => Number.isInteger(v) && (v as number) > 0 && (v as number) <= maxSize;
+  const { in_channels: channels, sample_size: size, default_inputs: inputs } = config;
+  if (channels !== undefined && !isSize(channels)) fail('in_channels', `an integer from 1 to ${maxSize}`, channels);
+  const isPair = Array.isArray(size) && size.length === 2 && size.every(isSize);
+  // diffusers writes null where the size is free.
+  if (size !== undefined && size !== null && !isSize(size) && !isPair)
+    fail('sample_size', `an integer from 1 to ${maxSize}, or two`, size);
+  if (inputs !== undefined && (inputs === null || typeof inputs !== 'object' || Array.isArray(inputs)))
+    fail('default_inputs', 'an object', inputs);
+  for (const [name, value] of Object.entries(inputs ?? {}))
+    if (typeof value !== 'number') fail(`default_inputs.${name}`, 'a number', value);
+  return config;
+}
+
+/** What the network's metadata leave free, its config says. */
+function sampleShapeOf(config: UnetConfig, model: SessionModel, file: string): number[] {
+  const { in_channels: channels, sample_size: size } = config;
+  const [height, width] = Array.isArray(size) ? size : [size, size];
+  const named = [channels, height, width];
+  return model.sampleShape.map((dim, i) => {
+    const known = typeof dim === 'number' ? dim : named[i];
+    if (typeof known !== 'number')
+      throw new ScoreSdeError(
+        'ERR_MODEL',
+        `the model leaves the size ${dim} of its states free: say it in ${file}, as in_channels and sample_size`,
+      );
+    return known;
+  });
+}
+
+interface OnnxRuntime {
+  InferenceSession: { create(path: string, options: object): Promise<SessionLike> };
+}
+
+function onnxRuntime(): OnnxRuntime {
+  try {
+    // An optional peer, loaded when the first network is.
+    // eslint-disable-next-line @typescript-eslint/no-require-imports
+    return require('onnxruntime-node') as OnnxRuntime;
+  } catch (cause) {
+    const missing = (cause as NodeJS.ErrnoException).code === 'MODULE_NOT_FOUND';
+    throw new ScoreSdeError(
+      'ERR_MODEL',
+      missing
+        ? 'onnxruntime-node is needed to run a network and is not installed: npm install onnxruntime-node'
+        : `onnxruntime-node cannot be loaded: ${(cause as Error).message}`,
+      { cause },
+    );
+  }
+}
+
+async function openSession(file: string): Promise<SessionLike> {
+  const found = await stat(file).catch(() => undefined);
+  if (!found?.isFile())
+    throw new ScoreSdeError('ERR_MODEL', `${file}: no such file; the network must be there as ONNX, other weights are not read`);
+  const { InferenceSession } = onnxRuntime();
+  try {
+    return await InferenceSession.create(file, { executionProviders: ['cpu'], logSeverityLevel: 3 });
+  } catch (cause) {
+    throw new ScoreSdeError('ERR_MODEL', `${file} cannot be loaded: ${(cause as Error).message}`, { cause });
+  }
+}

@@ -1,0 +1,200 @@
+import { randomInt } from 'node:crypto';
+import { resolveDevice } from '../devices';
+import { ScoreSdeError, show } from '../errors';
+import { toPng, type PngOptions } from '../image/png';
+import { loadPretrained } from '../models/pretrained';
+import type { ModelInputs, ScoreModel } from '../models/model';
+import { Dtype, StepSizeCode, type StepSize } from '../native';
+import { KernelCall } from '../native/call';
+import { seedOf } from '../random/engine';
+import { Generator, generatorsOf } from '../random/generator';
+import { inferenceSchedule } from '../scheduler/schedule';
+import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
+import { sizeOfDims, Tensor } from '../tensor/tensor';
+import { predictorCorrector, type Run, type SamplingStep } from './loop';
+
+export interface PipelineOptions {
+  scheduler: ScoreSdeVeScheduler;
+  model: ScoreModel;
+  /** The dims of one sample, as [3, 32, 32]. */
+  sampleShape: readonly number[];
+  /** Where the samples lie: 'cpu' (default) or 'auto'. */
+  device?: string;
+}
+
+export interface StepsOptions {
+  /** Samples to make at once, an integer >= 1. Default 1. */
+  batchSize?: number;
+  /** Steps N, an integer from 1 to 2^24; the scheduler's numTrainTimesteps unless given. */
+  numInferenceSteps?: number;
+  /**
+   * Sample k of the batch comes from a philox stream of its own, of seed + k, and is measured by itself (stepSize
+   * 'sample'): it is the image of seed + k in any batch. Random unless given.
+   */
+  seed?: number | bigint;
+  /** The reference's way: all draws from one generator, or from one for each sample, and stepSize 'batch'. Instead of `seed`. */
+  generator?: Generator | readonly Generator[];
+  /** How the corrector measures its step; 'sample' with seeds, 'batch' with generators unless given. */
+  stepSize?: StepSize;
+  /** Further inputs of the network by name: a number for all samples, or one for each. */
+  modelInputs?: ModelInputs;
+  /** Ends the run between two kernels, with an error of code ERR_ABORTED. */
+  signal?: AbortSignal;
+}
+
+export interface RunOptions extends StepsOptions {
+  /** Called after each step, and awaited. */
+  onStep?: (step: SamplingStep) => unknown;
+}
+
+/** What a run made. */
+export class SamplingResult {
+  constructor(
+    /** [B, C, H, W] float32: the mean of the last step, clamped to [0, 1]. */
+    readonly images: Tensor,
+    /** Calls of the model. */
+    readonly calls: number,
+    /** Steps of the schedule. */
+    readonly steps: number,
+    /** The seed of the first image; undefined where generators were given. */
+    readonly seed: bigint | undefined,
+    /** Where the samples lay. */
+    readonly device: string,
+    /** Wall time of the run in seconds. */
+    readonly seconds: number,
+  ) {}
+
+  /** The images as one PNG: see {@link toPng}. */
+  toPng(options?: PngOptions): Promise<Buffer> {
+    return toPng(this.images, options);
+  }
+}
+
+/** Everything of a run that its options decide, checked. */
+interface Prepared extends Run {
+  readonly seed: bigint | undefined;
+}
+
+/**
+ * Sampling with a score model: diffusers' ScoreSdeVePipeline. Runs do not change the scheduler or each other: any number
+ * of them go on at once.
+ */
+export class ScoreSdeVePipeline {
+  readonly scheduler: ScoreSdeVeScheduler;
+  readonly model: ScoreModel;
+  readonly sampleShape: readonly number[];
+  readonly device: string;
+
+  /** @throws ScoreSdeError ERR_CONFIG, ERR_SHAPE, ERR_CUDA_UNAVAILABLE */
+  constructor({ scheduler, model, sampleShape, device }: PipelineOptions) {
+    if (!(scheduler instanceof ScoreSdeVeScheduler))
+      throw new ScoreSdeError('ERR_CONFIG', `scheduler must be a ScoreSdeVeScheduler, got ${show(scheduler)}`);
+    if (typeof model !== 'function')
+      throw new ScoreSdeError('ERR_CONFIG', `model must be a function of sample and sigma, got ${show(model)}`);
+    if (sizeOfDims(sampleShape, 'sampleShape') === 0 || sampleShape.length === 0)
+      throw new ScoreSdeError('ERR_SHAPE', `sampleShape must hold positive sizes, got ${show(sampleShape)}`);
+    this.scheduler = scheduler;
+    this.model = model;
+    this.sampleShape = Object.freeze(Array.from(sampleShape));
+    this.device = resolveDevice(device ?? 'auto');
+  }
+
+  /**
+   * A pipeline from a folder as diffusers saves it, with the network as unet/model.onnx; 'digits' is the built-in model.
+   * Needs onnxruntime-node.
+   * @throws ScoreSdeError ERR_CONFIG, ERR_IO, ERR_MODEL, ERR_CUDA_UNAVAILABLE
+   */
+  static async fromPretrained(dir: string, { device }: { device?: string } = {}): Promise<ScoreSdeVePipeline> {
+    resolveDevice(device ?? 'auto');
+    return new ScoreSdeVePipeline({ ...(await loadPretrained(dir)), device });
+  }
+
+  /**
+   * Makes a batch of samples.
+   * @throws ScoreSdeError ERR_RANGE, ERR_CONFIG, ERR_SHAPE, ERR_MODEL before any work; ERR_ABORTED, ERR_NON_FINITE,
+   *   ERR_MODEL and what the model or onStep throws during it
+   */
+  async run({ onStep, ...options }: RunOptions = {}): Promise<SamplingResult> {
+    if (onStep !== undefined && typeof onStep !== 'function')
+      throw new ScoreSdeError('ERR_CONFIG', `onStep must be a function, got ${show(onStep)}`);
+    const start = performance.now();
+    const run = this.#prepare(options);
+    let last: SamplingStep;
+    for await (const step of predictorCorrector({ ...run, inPlace: onStep === undefined })) {
+      await onStep?.(step);
+      last = step;
+    }
+    const { mean, calls, total } = last!;
+    const images = await clamped(mean);
+    return new SamplingResult(images, calls, total, run.seed, this.device, (performance.now() - start) / 1000);
+  }
+
+  /**
+   * The run of {@link run} step by step, for await (const step of pipeline.steps(options)). Leaving the loop ends it.
+   * @throws ScoreSdeError as run: at the call where the options are wrong, at a step else
+   */
+  steps(options: StepsOptions = {}): AsyncGenerator<SamplingStep, void, void> {
+    return predictorCorrector(this.#prepare(options));
+  }
+
+  /** Gives back what the model holds. */
+  async dispose(): Promise<void> {
+    await this.model.dispose?.();
+  }
+
+  #prepare(options: StepsOptions): Prepared {
+    const { config } = this.scheduler;
+    const { batchSize = 1, numInferenceSteps = config.numTrainTimesteps, modelInputs = {}, signal } = options;
+    if (!Number.isInteger(batchSize) || batchSize < 1)
+      throw new ScoreSdeError('ERR_RANGE', `batchSize must be an integer >= 1, got ${show(batchSize)}`);
+    if (numInferenceSteps === 0)
+      throw new ScoreSdeError('ERR_RANGE', 'numInferenceSteps must be an integer from 1 to 2^24, got 0');
+    if (signal !== undefined && typeof signal?.aborted !== 'boolean')
+      throw new ScoreSdeError('ERR_CONFIG', `signal must be an AbortSignal, got ${show(signal)}`);
+    if (modelInputs === null || typeof modelInputs !== 'object' || Array.isArray(modelInputs))
+      throw new ScoreSdeError(
+        'ERR_CONFIG',
+        `modelInputs must be an object of inputs by name, got ${show(modelInputs)}`,
+      );
+    const dims = [batchSize, ...this.sampleShape];
+    sizeOfDims(dims, 'the batch');
+    const { seed, generators } = sourceOf(options, batchSize);
+    const stepSize = options.stepSize ?? (seed === undefined ? 'batch' : 'sample');
+    if (!Object.hasOwn(StepSizeCode, stepSize))
+      throw new ScoreSdeError(
+        'ERR_CONFIG',
+        `stepSize must be 'batch', 'sample', 'dim' or 'ald', got ${show(stepSize)}`,
+      );
+    return {
+      schedule: inferenceSchedule(numInferenceSteps, config),
+      config,
+      model: this.model,
+      inputs: this.model.prepare?.(dims, modelInputs) ?? modelInputs,
+      dims,
+      generators,
+      seed,
+      stepSize,
+      signal,
+    };
+  }
+}
+
+/** Where the draws of a run come from. */
+function sourceOf({ seed, generator }: StepsOptions, batchSize: number) {
+  if (generator !== undefined) {
+    if (seed !== undefined)
+      throw new ScoreSdeError('ERR_CONFIG', 'seed and generator were both given: the draws come from one of them');
+    return { seed: undefined, generators: generatorsOf(generator, batchSize) };
+  }
+  const first = seedOf(seed ?? randomInt(2 ** 32));
+  const generators = Array.from({ length: batchSize }, (_, k) => new Generator(BigInt.asUintN(64, first + BigInt(k))));
+  return { seed: first, generators };
+}
+
+async function clamped(mean: Tensor): Promise<Tensor> {
+  const images = Tensor.empty(mean.dims);
+  const [input, output] = [mean.data as Float32Array, images.data as Float32Array];
+  const access = { reads: [input.buffer], writes: [output.buffer] };
+  await new KernelCall('clamp', () => [input.length, input, Dtype.float32, output, Dtype.float32], access).runAsync();
+  return images;
+}
