@@ -1,10 +1,10 @@
-import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ScoreSdeError, show } from '../errors';
 import { readTextIfFile } from '../files';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import type { ModelInputs } from './model';
-import { fromInferenceSession, type SessionLike, type SessionModel } from './session';
+import { openSession } from './runtime';
+import { fromInferenceSession, type SessionModel } from './session';
 
 /** Models that ship with this package, by name. */
 const builtIn: Record<string, string> = { digits: join(__dirname, '..', '..', 'models', 'digits') };
@@ -106,37 +106,4 @@ function sampleShapeOf(config: UnetConfig, model: SessionModel, file: string): n
       );
     return known;
   });
-}
-
-interface OnnxRuntime {
-  InferenceSession: { create(path: string, options: object): Promise<SessionLike> };
-}
-
-function onnxRuntime(): OnnxRuntime {
-  try {
-    // An optional peer, loaded when the first network is.
-    // eslint-disable-next-line @typescript-eslint/no-require-imports
-    return require('onnxruntime-node') as OnnxRuntime;
-  } catch (cause) {
-    const missing = (cause as NodeJS.ErrnoException).code === 'MODULE_NOT_FOUND';
-    throw new ScoreSdeError(
-      'ERR_MODEL',
-      missing
-        ? 'onnxruntime-node is needed to run a network and is not installed: npm install onnxruntime-node'
-        : `onnxruntime-node cannot be loaded: ${(cause as Error).message}`,
-      { cause },
-    );
-  }
-}
-
-async function openSession(file: string): Promise<SessionLike> {
-  const found = await stat(file).catch(() => undefined);
-  if (!found?.isFile())
-    throw new ScoreSdeError('ERR_MODEL', `${file}: no such file; the network must be there as ONNX, other weights are not read`);
-  const { InferenceSession } = onnxRuntime();
-  try {
-    return await InferenceSession.create(file, { executionProviders: ['cpu'], logSeverityLevel: 3 });
-  } catch (cause) {
-    throw new ScoreSdeError('ERR_MODEL', `${file} cannot be loaded: ${(cause as Error).message}`, { cause });
-  }
 }

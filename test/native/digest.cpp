@@ -1,7 +1,8 @@
 // Prints the instruction set in use, then one line for each family of kernels: its name and a hash of the bits it computed.
-// instruction-sets.test.ts compares the lines of one machine with another's.
+// A name that begins with "libm" says that the C library had a part in it. See instruction-sets.test.ts.
 #include <cinttypes>
 #include <cstdio>
+#include <cstring>
 #include <initializer_list>
 #include <vector>
 
@@ -18,8 +19,17 @@ using namespace score_sde;
 namespace {
 
 constexpr Shape kShape{3, 3 * 61 * 67};  // rows that start in the middle of a counter, blocks cut short, work for several threads
-constexpr size_t kSize = 3 * 3 * 61 * 67;
+const size_t kSize = kShape.size();
 constexpr Dtype kTypes[] = {Dtype::Float32, Dtype::Float16, Dtype::Bfloat16};
+
+/// A batch's memory in any of the types.
+struct Memory {
+  Dtype type;
+  std::vector<float> words = std::vector<float>(kSize);
+
+  View view() { return {words.data(), type}; }
+  uint16_t* halves() { return reinterpret_cast<uint16_t*>(words.data()); }
+};
 
 /// FNV-1a over the bits of results, printed at the end of its life.
 class Line {
@@ -27,15 +37,22 @@ class Line {
   explicit Line(const char* name) : name_(name) {}
   ~Line() { std::printf("%s %016" PRIx64 "\n", name_, hash_); }
   template <class Value>
-  void add(const Value* values, size_t count) {
-    const auto* bytes = reinterpret_cast<const unsigned char*>(values);
-    for (size_t i = 0; i < count * sizeof(Value); ++i) hash_ = (hash_ ^ bytes[i]) * 0x100000001b3u;
+  void add(const std::vector<Value>& values) {
+    for (const Value value : values) add(value);
+  }
+  void add(Memory& memory) {
+    if (memory.type == Dtype::Float32) return add(memory.words);
+    std::vector<float> wide(kSize);
+    cpu::toFloat(wide.data(), memory.halves(), kSize, memory.type);
+    add(wide);
   }
   template <class Value>
-  void add(const std::vector<Value>& values) {
-    add(values.data(), values.size());
+  void add(Value value) {
+    if (value != value) value = Value{};  // which NaN an operation passes on is the processor's choice
+    unsigned char bytes[sizeof value];
+    std::memcpy(bytes, &value, sizeof value);
+    for (const unsigned char byte : bytes) hash_ = (hash_ ^ byte) * 0x100000001b3u;
   }
-  void add(double value) { add(&value, 1); }
 
  private:
   const char* name_;
@@ -55,30 +72,15 @@ float nextFloat() {
   return floatOf((word & 0x807fffffu) | ((107u + (nextWord() & 31u)) << 23));
 }
 
-/// A batch's memory in any of the types.
-struct Memory {
-  std::vector<float> words = std::vector<float>(kSize);
-  Dtype type = Dtype::Float32;
-
-  View view() { return {words.data(), type}; }
-  size_t bytes() const { return kSize * sizeOf(type); }
-};
-
-Memory filled(Dtype type) {
-  Memory memory;
-  memory.type = type;
-  auto* const halves = reinterpret_cast<uint16_t*>(memory.words.data());
+/// `wild`: any bits, infinities and NaN among them.
+Memory filled(Dtype type, bool wild) {
+  Memory memory{type};
   for (size_t i = 0; i < kSize; ++i) {
-    if (type == Dtype::Float32) memory.words[i] = nextFloat();
-    if (type == Dtype::Float16) halves[i] = static_cast<uint16_t>(nextWord() & 0xbfffu);  // below 2, denormals among them
-    if (type == Dtype::Bfloat16) halves[i] = static_cast<uint16_t>(bitsOf(nextFloat()) >> 16);
+    const float value = wild ? floatOf(nextWord()) : nextFloat();
+    if (type == Dtype::Float32) memory.words[i] = value;
+    if (type == Dtype::Bfloat16) memory.halves()[i] = static_cast<uint16_t>(bitsOf(value) >> 16);
+    if (type == Dtype::Float16) memory.halves()[i] = static_cast<uint16_t>(nextWord() & (wild ? 0xffffu : 0xbfffu));
   }
-  return memory;
-}
-
-Memory empty(Dtype type) {
-  Memory memory;
-  memory.type = type;
   return memory;
 }
 
@@ -107,14 +109,14 @@ Noise givenNoise(Memory& memory) {
 }
 
 void randn(Line& line, Noise noise, Shape shape, Dtype type) {
-  Memory out = empty(type);
+  Memory out{type};
   RandnParams p;
   p.shape = shape;
   p.noise = std::move(noise);
   p.scale = 50.0f;
   p.out = out.view();
   cpu::backend().randn(p);
-  line.add(static_cast<const char*>(p.out.data), shape.size() * sizeOf(type));
+  line.add(out);
 }
 
 void philox() {
@@ -123,84 +125,83 @@ void philox() {
     for (const size_t streams : {size_t{1}, kShape.rows}) randn(line, philoxNoise(streams, type), kShape, type);
 }
 
-/// A draw of 16 and more, then those that are too small for it: they have an algorithm of their own.
-void torch(const char* large, const char* small, Dtype type) {
+void torch(const char* name, Dtype type) {
+  Line line(name);
   TorchState state;
-  {
-    Line line(large);
-    randn(line, torchNoise(state, type), kShape, type);
-    line.add(&state, 1);
-  }
-  Line line(small);
-  for (size_t count = 1; count < 16; ++count) randn(line, torchNoise(state, type), {1, count}, type);
+  randn(line, torchNoise(state, type), kShape, type);
+}
+
+/// Fewer than 16 values have an algorithm of their own.
+void torchSmall() {
+  Line line("libm.torch.small");
+  TorchState state;
+  for (const Dtype type : kTypes)
+    for (size_t count = 1; count < 16; ++count) randn(line, torchNoise(state, type), {1, count}, type);
 }
 
 const float kSigma[] = {0.01f, 1.7f, 1348.0f}, kAdjacent[] = {0.0f, 1.6f, 1300.0f}, kSnr[] = {0.15f, 0.16f, 0.17f};
 
-void predict() {
-  Line line("predict");
-  for (const Dtype type : kTypes) {
-    Memory sample = filled(type), score = filled(type), given = filled(type);
-    for (const Noise& noise : {givenNoise(given), philoxNoise(1, type)}) {
-      for (const bool wanted : {true, false}) {
-        Memory out = empty(type), mean = empty(type);
-        StepPredParams p;
-        p.shape = kShape;
-        p.sample = sample.view();
-        p.modelOutput = score.view();
-        p.noise = noise;
-        p.sigma = kSigma;
-        p.adjacentSigma = kAdjacent;
-        p.out = out.view();
-        if (wanted) p.mean = mean.view();
-        bool finite = false;
-        cpu::backend().stepPred(p, &finite);
-        line.add(&finite, 1);
-        line.add(out.words);
-        line.add(mean.words);
-      }
+void predict(Line& line, Dtype type, bool wild) {
+  Memory sample = filled(type, wild), score = filled(type, wild), given = filled(type, wild);
+  for (const Noise& noise : {givenNoise(given), philoxNoise(1, type)}) {
+    for (const bool wantsMean : {true, false}) {
+      Memory out{type}, mean{type};
+      StepPredParams p;
+      p.shape = kShape;
+      p.sample = sample.view();
+      p.modelOutput = score.view();
+      p.noise = noise;
+      p.sigma = kSigma;
+      p.adjacentSigma = kAdjacent;
+      p.out = out.view();
+      if (wantsMean) p.mean = mean.view();
+      bool finite = false;
+      cpu::backend().stepPred(p, &finite);
+      line.add(finite);
+      line.add(out);
+      line.add(mean);
     }
   }
 }
 
-void correct() {
-  Line line("correct");
-  for (const Dtype type : kTypes) {
-    Memory sample = filled(type), score = filled(type), given = filled(type);
-    for (const Noise& noise : {givenNoise(given), philoxNoise(kShape.rows, Dtype::Float32)}) {
-      for (const StepSize stepSize : {StepSize::Batch, StepSize::Sample, StepSize::Dim, StepSize::Ald}) {
-        Memory out = empty(type);
-        StepCorrectParams p;
-        p.shape = kShape;
-        p.sample = sample.view();
-        p.modelOutput = score.view();
-        p.noise = noise;
-        p.stepSize = stepSize;
-        p.snr = kSnr;
-        p.sigma = kSigma;
-        p.out = out.view();
-        bool finite = false;
-        cpu::backend().stepCorrect(p, &finite);
-        line.add(&finite, 1);
-        line.add(out.words);
-      }
+void correct(Line& line, Dtype type, bool wild) {
+  Memory sample = filled(type, wild), score = filled(type, wild), given = filled(type, wild);
+  for (const Noise& noise : {givenNoise(given), philoxNoise(kShape.rows, Dtype::Float32)}) {
+    for (const StepSize stepSize : {StepSize::Batch, StepSize::Sample, StepSize::Dim, StepSize::Ald}) {
+      Memory out{type};
+      StepCorrectParams p;
+      p.shape = kShape;
+      p.sample = sample.view();
+      p.modelOutput = score.view();
+      p.noise = noise;
+      p.stepSize = stepSize;
+      p.snr = kSnr;
+      p.sigma = kSigma;
+      p.out = out.view();
+      bool finite = false;
+      cpu::backend().stepCorrect(p, &finite);
+      line.add(finite);
+      line.add(out);
     }
   }
 }
 
-void perturb() {
-  Line line("perturb");
-  for (const Dtype type : kTypes) {
-    Memory sample = filled(type), given = filled(type), out = empty(type);
-    AddNoiseParams p;
-    p.shape = kShape;
-    p.sample = sample.view();
-    p.noise = givenNoise(given);
-    p.sigma = kSigma;
-    p.out = out.view();
-    cpu::backend().addNoise(p);
-    line.add(out.words);
-  }
+void perturb(Line& line, Dtype type, bool wild) {
+  Memory sample = filled(type, wild), given = filled(type, wild), out{type};
+  AddNoiseParams p;
+  p.shape = kShape;
+  p.sample = sample.view();
+  p.noise = givenNoise(given);
+  p.sigma = kSigma;
+  p.out = out.view();
+  cpu::backend().addNoise(p);
+  line.add(out);
+}
+
+void updates(const char* name, void (*update)(Line&, Dtype, bool)) {
+  Line line(name);
+  for (const Dtype type : kTypes)
+    for (const bool wild : {false, true}) update(line, type, wild);
 }
 
 void sums() {
@@ -217,21 +218,24 @@ void sums() {
   }
 }
 
-/// Every 16-bit pattern widened; narrowed what that gives, what lies between, and any 32 bits.
+/// Every 16-bit pattern widened; narrowed what that gives, what lies about the middle to the next, and any 32 bits.
 void conversions() {
   Line line("conversions");
   constexpr size_t patterns = 65536;
   std::vector<uint16_t> halves(patterns);
-  std::vector<float> values(patterns);
+  std::vector<float> values(patterns), others(patterns);
   for (const Dtype type : {Dtype::Float16, Dtype::Bfloat16}) {
     for (size_t i = 0; i < patterns; ++i) halves[i] = static_cast<uint16_t>(i);
     cpu::toFloat(values.data(), halves.data(), patterns, type);
-    line.add(values);
-    for (const uint32_t between : {0u, 0xfffu, 0x1000u, 0x1001u, 0x7fffu, 0x8000u, 0x8001u, 0xffffffffu}) {
-      for (float& value : values) value = floatOf(between == 0xffffffffu ? nextWord() : bitsOf(value) ^ between);
-      cpu::fromFloat(halves.data(), values.data(), patterns, type);
+    for (const float value : values) line.add(bitsOf(value));
+    const auto narrow = [&](auto bits) {
+      for (size_t i = 0; i < patterns; ++i) others[i] = floatOf(bits(bitsOf(values[i])));
+      cpu::fromFloat(halves.data(), others.data(), patterns, type);
       line.add(halves);
-    }
+    };
+    for (const uint32_t below : {0u, 0xfffu, 0x1000u, 0x1001u, 0x7fffu, 0x8000u, 0x8001u})
+      narrow([=](uint32_t b) { return b ^ below; });
+    narrow([](uint32_t) { return nextWord(); });
   }
 }
 
@@ -254,12 +258,12 @@ void images() {
 }
 
 void tables() {
-  Line lines("linspace"), discrete("discreteSigmas"), continuous("sigmas");
+  Line times("linspace"), discrete("libm.discreteSigmas"), continuous("libm.sigmas");
   for (const size_t count : {1, 2, 3, 10, 16, 50, 1000, 2000}) {
     for (const double sigmaMax : {50.0, 378.0, 1348.0}) {
       std::vector<float> timesteps(count), levels(count);
       linspace(timesteps.data(), count, 1.0, 1e-5);
-      lines.add(timesteps);
+      times.add(timesteps);
       discreteSigmas(levels.data(), count, 0.01, sigmaMax);
       discrete.add(levels);
       sigmas(levels.data(), timesteps.data(), count, 0.01, sigmaMax);
@@ -274,12 +278,13 @@ int main() {
   std::printf("%s\n", cpu::instructionSet());
   cpu::ThreadPool::instance().setThreads(2);
   philox();
-  torch("torch.float32", "torch.float32.small", Dtype::Float32);
-  torch("torch.float16", "torch.float16.small", Dtype::Float16);
-  torch("torch.bfloat16", "torch.bfloat16.small", Dtype::Bfloat16);
-  predict();
-  correct();
-  perturb();
+  torch("torch.float32", Dtype::Float32);
+  torch("libm.torch.float16", Dtype::Float16);
+  torch("libm.torch.bfloat16", Dtype::Bfloat16);
+  torchSmall();
+  updates("predict", predict);
+  updates("correct", correct);
+  updates("perturb", perturb);
   sums();
   conversions();
   images();

@@ -30,16 +30,20 @@ const mixture =
   (weights: number[], means: [number, number][], stds: number[]): Formula =>
   (x, t) => {
     const score = new Float32Array(x.length);
+    const count = stds.length;
     const variances = stds.map((sd) => sd * sd + t * t);
-    const halfDistance = (i: number, k: number) =>
-      ((x[i]! - means[k]![0]) ** 2 + (x[i + 1]! - means[k]![1]) ** 2) / (2 * variances[k]!);
+    const half = new Float64Array(count);
     for (let i = 0; i < x.length; i += 2) {
       // Relative to the nearest, so that no weight underflows where all are far.
       let nearest = Infinity;
-      for (let k = 0; k < stds.length; k++) nearest = Math.min(nearest, halfDistance(i, k));
+      for (let k = 0; k < count; k++) {
+        const [dx, dy] = [x[i]! - means[k]![0], x[i + 1]! - means[k]![1]];
+        half[k] = (dx * dx + dy * dy) / (2 * variances[k]!);
+        nearest = Math.min(nearest, half[k]!);
+      }
       let [total, sx, sy] = [0, 0, 0];
-      for (let k = 0; k < stds.length; k++) {
-        const weight = (weights[k]! / variances[k]!) * Math.exp(nearest - halfDistance(i, k));
+      for (let k = 0; k < count; k++) {
+        const weight = (weights[k]! / variances[k]!) * Math.exp(nearest - half[k]!);
         total += weight;
         sx += (weight * (means[k]![0] - x[i]!)) / variances[k]!;
         sy += (weight * (means[k]![1] - x[i + 1]!)) / variances[k]!;

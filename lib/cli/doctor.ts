@@ -1,0 +1,65 @@
+import { join } from 'node:path';
+import type { OnnxRuntime } from '../models/runtime';
+
+type Line = [topic: string, text: string];
+
+/** score-sde doctor: what is loaded from where, what works, and why the rest does not. Exit code 1 where the addon does not load. */
+export async function doctor(): Promise<void> {
+  const say = (lines: Line[]) => lines.forEach(([topic, text]) => process.stdout.write(`${topic.padEnd(18)}${text}\n`));
+  say([['node', `${process.version}, ${process.platform}-${process.arch}`]]);
+  try {
+    say(await addon());
+  } catch (error) {
+    process.exitCode = 1;
+    return say([['addon', `does not load: ${(error as Error).message}`]]);
+  }
+  say(await runtime());
+}
+
+async function addon(): Promise<Line[]> {
+  const { nativePath } = await import('../native/index.js');
+  const { devices, getNumThreads } = await import('../devices.js');
+  return [
+    ['addon', nativePath()],
+    ['threads', `${getNumThreads()} (SCORE_SDE_NUM_THREADS or setNumThreads change it)`],
+    ...devices().map(({ device, name, available, architecture, reason }): Line => [
+      device,
+      available ? `works: ${name}, ${architecture}` : `not used: ${reason}`,
+    ]),
+  ];
+}
+
+async function runtime(): Promise<Line[]> {
+  const { onnxRuntime } = await import('../models/runtime.js');
+  let ort: OnnxRuntime;
+  try {
+    ort = onnxRuntime();
+  } catch (error) {
+    return [['onnxruntime-node', (error as Error).message]];
+  }
+  const lines: Line[] = [
+    ['onnxruntime-node', `${ort.env.versions.node ?? ort.env.versions.common}, ${require.resolve('onnxruntime-node')}`],
+  ];
+  ort.env.logLevel = 'fatal'; // the reasons are told below, once
+  for (const { name, bundled } of ort.listSupportedBackends?.() ?? [{ name: 'cpu', bundled: true }])
+    lines.push([`  ${name}`, await tryProvider(name, bundled)]);
+  return lines;
+}
+
+/** Whether the built-in model runs on an execution provider, and why not. */
+async function tryProvider(name: string, bundled: boolean): Promise<string> {
+  const { openSession } = await import('../models/runtime.js');
+  const { folderOf } = await import('../models/pretrained.js');
+  try {
+    const session = await openSession(join(folderOf('digits'), 'unet', 'model.onnx'), name);
+    await session.release?.();
+    return name === 'cpu' ? 'works' : 'works, through fromInferenceSession';
+  } catch (error) {
+    const { message } = (error as Error).cause as Error;
+    // Before the reason come the place in the source and the condition that failed.
+    const reason = message.split('\n')[0]!.replace(/^.* was false\. /, '');
+    return bundled
+      ? `does not work: ${reason}`
+      : `does not work, its library is not part of the npm package: ${reason}`;
+  }
+}

@@ -1,0 +1,74 @@
+import { randomInt } from 'node:crypto';
+import { access, constants, stat } from 'node:fs/promises';
+import { basename, dirname, resolve } from 'node:path';
+import { SingleBar } from 'cli-progress';
+import { AbortError, ScoreSdeError } from '../errors';
+import { writeWhole } from '../files';
+import type { EngineName } from '../random/engine';
+import { Generator } from '../random/generator';
+import { ScoreSdeVePipeline, type RunOptions } from '../sampling/pipeline';
+
+export interface SampleOptions {
+  model: string;
+  out?: string;
+  batch?: number;
+  steps?: number;
+  seed?: bigint;
+  engine: EngineName;
+  label?: number[];
+  device: string;
+  columns?: number;
+}
+
+/** score-sde sample: writes one PNG, whole or not at all, and says how it was made. */
+export async function sample(options: SampleOptions): Promise<void> {
+  const out = resolve(options.out ?? `${basename(resolve(options.model))}.png`);
+  await assertWritable(out);
+  const controller = new AbortController();
+  const interrupt = () => controller.abort();
+  process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
+
+  const pipeline = await ScoreSdeVePipeline.fromPretrained(options.model, { device: options.device });
+  const { label, engine, seed = BigInt(randomInt(2 ** 32)) } = options;
+  const run: RunOptions = {
+    batchSize: options.batch ?? (label && label.length > 1 ? label.length : 16),
+    numInferenceSteps: options.steps,
+    ...(engine === 'torch' ? { generator: new Generator(seed, { engine }) } : { seed }),
+    modelInputs: label && { class_labels: label },
+    signal: controller.signal,
+  };
+  const bar = new SingleBar({ format: '{bar} {value}/{total} steps, {eta_formatted} left', hideCursor: true });
+  const result = await pipeline
+    .run({
+      ...run,
+      onStep: ({ index, total }) => {
+        if (index === 0) bar.start(total, 0);
+        bar.update(index + 1);
+      },
+    })
+    .finally(() => bar.stop());
+  const file = await result.toPng({ columns: options.columns });
+  if (controller.signal.aborted) throw new AbortError(controller.signal);
+  await writeWhole(out, file);
+  await pipeline.dispose();
+  const { images, steps, calls, seconds, device } = result;
+  process.stdout.write(
+    `${out}: ${images.dims[0]} images, seed ${seed} (${engine}), ${steps} steps, ` +
+      `${calls} network calls, ${seconds.toFixed(2)} s on ${device}\n`,
+  );
+}
+
+/** ERR_IO where a file cannot be written, before the work that it is to hold. */
+async function assertWritable(file: string): Promise<void> {
+  const fail = (reason: string) => new ScoreSdeError('ERR_IO', `cannot write ${file}: ${reason}`);
+  if ((await stat(file).catch(() => undefined))?.isDirectory()) throw fail('it is a folder');
+  for (let folder = dirname(file); ; folder = dirname(folder)) {
+    const found = await stat(folder).catch(() => undefined);
+    if (found === undefined && folder !== dirname(folder)) continue; // it will be made
+    if (!found?.isDirectory()) throw fail(`${folder} is no folder`);
+    await access(folder, constants.W_OK).catch(() => {
+      throw fail(`the folder ${folder} is not writable`);
+    });
+    return;
+  }
+}

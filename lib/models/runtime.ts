@@ -1,0 +1,43 @@
+import { stat } from 'node:fs/promises';
+import { ScoreSdeError } from '../errors';
+import type { SessionLike } from './session';
+
+/** What is used of onnxruntime-node. */
+export interface OnnxRuntime {
+  InferenceSession: { create(path: string, options: object): Promise<SessionLike> };
+  listSupportedBackends?(): { name: string; bundled: boolean }[];
+  env: { logLevel?: string; versions: { common: string; node?: string } };
+}
+
+/** onnxruntime-node, an optional peer, loaded when the first network is. ERR_MODEL. */
+export function onnxRuntime(): OnnxRuntime {
+  try {
+    // eslint-disable-next-line @typescript-eslint/no-require-imports
+    return require('onnxruntime-node') as OnnxRuntime;
+  } catch (cause) {
+    const missing = (cause as NodeJS.ErrnoException).code === 'MODULE_NOT_FOUND';
+    throw new ScoreSdeError(
+      'ERR_MODEL',
+      missing
+        ? 'onnxruntime-node is needed to run a network and is not installed: npm install onnxruntime-node'
+        : `onnxruntime-node cannot be loaded: ${(cause as Error).message}`,
+      { cause },
+    );
+  }
+}
+
+/** A session for an ONNX file on one of onnxruntime's execution providers. ERR_MODEL. */
+export async function openSession(file: string, provider = 'cpu'): Promise<SessionLike> {
+  const found = await stat(file).catch(() => undefined);
+  if (!found?.isFile())
+    throw new ScoreSdeError(
+      'ERR_MODEL',
+      `${file}: no such file; the network must be there as ONNX, other weights are not read`,
+    );
+  const { InferenceSession } = onnxRuntime();
+  try {
+    return await InferenceSession.create(file, { executionProviders: [provider], logSeverityLevel: 4 });
+  } catch (cause) {
+    throw new ScoreSdeError('ERR_MODEL', `${file} cannot be loaded: ${(cause as Error).message}`, { cause });
+  }
+}
