@@ -29,11 +29,11 @@ const integers: Record<string, NumberArrayClass> = {
   int8: Int8Array,
   int16: Int16Array,
   int32: Int32Array,
-  int64: BigInt64Array as never,
+  int64: BigInt64Array,
   uint8: Uint8Array,
   uint16: Uint16Array,
   uint32: Uint32Array,
-  uint64: BigUint64Array as never,
+  uint64: BigUint64Array,
 };
 
 export const isFloat = (port: Port): boolean => port.type in floats || port.type === 'float16';
@@ -107,7 +107,7 @@ export function feedPerSample(port: Port, list: ArrayLike<unknown>, batch: numbe
 /** A user's value of a further input, cast to what the port takes. */
 export function feed(port: Port, value: ModelInput, batch: number): Feed {
   if (port.shape.length > 1 && value !== null && typeof value === 'object' && 'dims' in value && 'data' in value) {
-    const dims = Array.from(value.dims as readonly number[]);
+    const dims = Array.from(value.dims);
     const elements = Array.from(elementsOf(value, `modelInputs.${port.name}`));
     if (elements.length !== dims.reduce((a, b) => a * b, 1))
       throw new ScoreSdeError('ERR_SHAPE', `modelInputs.${port.name} has dims [${dims.join(', ')}] and ${elements.length} elements`);

@@ -95,7 +95,7 @@ function checked(config: UnetConfig, file: string): UnetConfig {
 /** What the network's metadata leave free, its config says. */
 function sampleShapeOf(config: UnetConfig, model: SessionModel, file: string): number[] {
   const { in_channels: channels, sample_size: size } = config;
-  const [height, width] = Array.isArray(size) ? size : [size, size];
+  const [height, width] = typeof size === 'object' && size !== null ? size : [size, size];
   const named = [channels, height, width];
   return model.sampleShape.map((dim, i) => {
     const known = typeof dim === 'number' ? dim : named[i];

@@ -6,7 +6,7 @@ export type Kernel = {
   [K in keyof Native]: `${K}Async` extends keyof Native ? K : never;
 }[keyof Native];
 
-type Run = (...args: unknown[]) => unknown;
+const functions = native as unknown as Record<string, (...args: unknown[]) => unknown>;
 
 /** A call of a kernel whose arguments are checked: nothing was drawn or written yet. To be run once. */
 export class KernelCall<K extends Kernel> {
@@ -23,13 +23,13 @@ export class KernelCall<K extends Kernel> {
   /** On this thread; ERR_BUSY where asynchronous work on the same memory is under way. */
   run(): ReturnType<Native[K]> {
     assertIdle(this.access, this.kernel);
-    return (native[this.kernel] as Run)(...this.args()) as ReturnType<Native[K]>;
+    return functions[this.kernel]!(...this.args()) as ReturnType<Native[K]>;
   }
 
   /** Off the event loop, after whatever uses the same memory. The draws are taken now. */
   runAsync(): Promise<ReturnType<Native[K]>> {
     const args = this.args();
-    const twin = native[`${this.kernel}Async` as keyof Native] as Run;
+    const twin = functions[`${this.kernel}Async`]!;
     return inOrder(this.access, () => twin(...args) as Promise<ReturnType<Native[K]>>);
   }
 }

@@ -193,7 +193,7 @@ function sourceOf({ seed, generator }: StepsOptions, batchSize: number) {
 
 async function clamped(mean: Tensor): Promise<Tensor> {
   const images = Tensor.empty(mean.dims);
-  const [input, output] = [mean.data as Float32Array, images.data as Float32Array];
+  const [input, output] = [mean.data as Float32Array, images.data];
   const access = { reads: [input.buffer], writes: [output.buffer] };
   await new KernelCall('clamp', () => [input.length, input, Dtype.float32, output, Dtype.float32], access).runAsync();
   return images;

@@ -169,7 +169,7 @@ function read(json: unknown, overrides: Partial<SchedulerConfig>, where: string)
 
   // A live config of the reference lists here which of its values were nobody's choice; from_config drops them.
   const defaulted = entries.get('_use_default_values');
-  if (Array.isArray(defaulted)) for (const key of defaulted) entries.delete(key as string);
+  if (Array.isArray(defaulted)) for (const key of defaulted as string[]) entries.delete(key);
 
   const given: Given = new Map();
   const integers = new Map<string, string>();

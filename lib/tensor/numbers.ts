@@ -18,14 +18,14 @@ export function listOf(value: unknown, name: string): ArrayLike<unknown> | undef
   const { dims } = value as { dims?: unknown };
   if (isList(dims) && dims.length > 1)
     throw new ScoreSdeError('ERR_SHAPE', `${name} must have at most one axis, got dims ${show(Array.from(dims))}`);
-  return elementsOf(value as { data: unknown; type?: unknown }, name);
+  return elementsOf(value, name);
 }
 
 /** The elements of anything with `data`, 16-bit floats widened. ERR_DTYPE. */
 export function elementsOf(like: { data: unknown; type?: unknown }, name: string): ArrayLike<unknown> {
-  if (Array.isArray(like.data)) return like.data;
+  if (Array.isArray(like.data)) return like.data as unknown[];
   const { data, type } = typedData(like.data, like.type, name);
-  return widened(data, type) as ArrayLike<unknown>;
+  return widened(data, type);
 }
 
 /** float32 values of float16 or bfloat16 bits; any other data as they are. */

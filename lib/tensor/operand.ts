@@ -121,6 +121,6 @@ export function target(
   const typeName = (Object.keys(Dtype) as StateType[])[given.type]!;
   return {
     operand: given,
-    tensor: out instanceof Tensor ? out : new Tensor(typeName, given.memory as never, given.dims),
+    tensor: out instanceof Tensor ? (out as Tensor) : new Tensor(typeName, given.memory as never, given.dims),
   };
 }

@@ -149,7 +149,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     resolveDevice(options.device);
     const size = sizeOfDims(dims, 'dims');
     const buffer = native.allocate(size * array.BYTES_PER_ELEMENT);
-    const tensor = new Tensor(type, new array(buffer) as DataTypes[T], dims);
+    const tensor = new Tensor(type, new array(buffer), dims);
     tensor.#owned = true;
     return tensor;
   }

@@ -29,8 +29,8 @@ export interface GoldenTensor<A = Float32Array> {
 export interface Golden<J> {
   json: J;
   /** The tensor of that name; throws where there is none. */
-  tensor<A = Float32Array>(name: string): GoldenTensor<A>;
-  has(name: string): boolean;
+  tensor: <A = Float32Array>(name: string) => GoldenTensor<A>;
+  has: (name: string) => boolean;
 }
 
 export interface SnakeConfig {
@@ -61,7 +61,7 @@ export function golden<J>(name: string): Golden<J> {
   return {
     json: readJson<J>(name),
     has: (key) => key in header,
-    tensor<A>(key: string) {
+    tensor: <A>(key: string) => {
       const entry = header[key];
       if (!entry) throw new Error(`${name} holds no tensor ${key}`);
       const [from, to] = entry.data_offsets;
