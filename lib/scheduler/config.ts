@@ -164,7 +164,7 @@ function read(json: unknown, overrides: Partial<SchedulerConfig>, where: string)
   if (!isObject(source)) {
     throw new ScoreSdeError('ERR_CONFIG', `${where}config: expected a JSON object, got ${show(plain(source))}`);
   }
-  const entries = new Map(Object.entries(source).filter(([, value]) => value !== undefined));
+  const entries = new Map((Object.entries(source) as [string, unknown][]).filter(([, value]) => value !== undefined));
   checkClass(entries, where);
 
   // A live config of the reference lists here which of its values were nobody's choice; from_config drops them.
