@@ -1,6 +1,6 @@
 import { ScoreSdeError, show } from '../errors';
 import { Dtype, native } from '../native';
-import { elementsOf, expand, listOf } from '../tensor/numbers';
+import { assertPerRow, elementsOf, listOf } from '../tensor/numbers';
 import type { ModelInput } from './model';
 
 /** An input or output of a network, as its metadata describes it. */
@@ -96,9 +96,9 @@ export function feedPerSample(port: Port, list: ArrayLike<unknown>, batch: numbe
   const name = `modelInputs.${port.name}`;
   if (rest.some((dim) => dim !== 1))
     throw new ScoreSdeError('ERR_SHAPE', `${name} must be a tensor of dims ${shapeText(port)}`);
-  const perSample = first !== undefined && first !== 1;
-  const values = expand(list, batch, name);
-  if (perSample) return feedOf(port, cast(port, values), [batch, ...rest.map(() => 1)]);
+  assertPerRow(list, batch, name);
+  const values = list.length === batch ? Array.from(list) : new Array<unknown>(batch).fill(list[0]);
+  if (first !== undefined && first !== 1) return feedOf(port, cast(port, values), [batch, ...rest.map(() => 1)]);
   if (values.some((value) => value !== values[0]))
     throw new ScoreSdeError('ERR_SHAPE', `${name} must be the same for all samples: this model takes one value a call`);
   return feedOf(port, cast(port, values.slice(0, 1)), port.shape.map(() => 1));

@@ -5,7 +5,7 @@ import type { ModelInputs, ScoreModel } from '../models/model';
 import { planRandn, type Generator } from '../random/generator';
 import type { SchedulerConfig } from '../scheduler/config';
 import type { Schedule } from '../scheduler/schedule';
-import { planStepCorrect, planStepPred } from '../scheduler/steps';
+import { planStepCorrect, planStepPred, type Plan } from '../scheduler/steps';
 import { assertSameDims, batchShape, operand } from '../tensor/operand';
 import { Tensor, type TensorLike } from '../tensor/tensor';
 
@@ -60,8 +60,10 @@ export async function* predictorCorrector(run: Run): AsyncGenerator<SamplingStep
   const total = timesteps.length;
   let calls = 0;
 
-  let sample = Tensor.empty(dims);
+  let sample: Tensor = Tensor.empty(dims);
   let mean = Tensor.empty(dims);
+  // Out of place, so that the corrector can keep its noise where its result will be.
+  let spare: Tensor = Tensor.empty(dims);
   const shape = batchShape(operand(sample, 'sample'));
   assertGoesOn(signal);
   await execute(planRandn(generator, operand(sample, 'sample'), shape, config.sigmaMax), sample.size);
@@ -74,34 +76,36 @@ export async function* predictorCorrector(run: Run): AsyncGenerator<SamplingStep
     assertGoesOn(signal);
     return checkedScore(score, dims);
   };
-  const assertFinite = (finite: boolean, index: number, what: string) => {
-    if (!finite)
+  /** Runs a kernel, whose result is the next sample. */
+  const advance = async ({ call, result }: Advance, index: number, what: string): Promise<void> => {
+    if (!(await execute(call, sample.size)))
       throw new ScoreSdeError(
         'ERR_NON_FINITE',
         `step ${index} of ${total} (sigma ${sigmas[index]}): the ${what} gave values that are not finite; ` +
           'the model returned NaN, infinity, or a score of zero',
       );
+    spare = run.inPlace ? sample : Tensor.empty(dims);
+    sample = result.prevSample;
   };
 
   for (let index = 0; index < total; index++) {
-    const out = run.inPlace ? sample : Tensor.empty(dims);
-    if (!run.inPlace) mean = Tensor.empty(dims);
+    const sigma = sigmas[index]!;
     for (let k = 0; k < config.correctSteps; k++) {
       const score = await scoreAt(index);
-      const options = { generator, stepSize, sigma: sigmas[index]!, out };
-      const { call } = planStepCorrect(config.snr, score, sample, options);
-      assertFinite(await execute(call, sample.size), index, 'corrector');
-      sample = out;
+      const options = { generator, stepSize, sigma, out: spare };
+      await advance(planStepCorrect(config.snr, score, sample, options), index, 'corrector');
     }
     const score = await scoreAt(index);
-    const { call } = planStepPred(schedule, score, timesteps[index]!, sample, { generator, out, outMean: mean });
-    assertFinite(await execute(call, sample.size), index, 'predictor');
-    sample = out;
+    if (!run.inPlace) mean = Tensor.empty(dims);
+    const options = { generator, out: spare, outMean: mean };
+    await advance(planStepPred(schedule, score, timesteps[index]!, sample, options), index, 'predictor');
     // Steps that ran on this thread leave it to others for a moment.
     if (sample.size <= syncElements) await new Promise(setImmediate);
-    yield { index, total, timestep: timesteps[index]!, sigma: sigmas[index]!, calls, sample: viewOf(sample), mean };
+    yield { index, total, timestep: timesteps[index]!, sigma, calls, sample: viewOf(sample), mean };
   }
 }
+
+type Advance = Plan<'stepPred' | 'stepCorrect', { prevSample: Tensor }>;
 
 function assertGoesOn(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw new AbortError(signal);

@@ -5,7 +5,7 @@ import type { Access } from '../native/order';
 import { Generator, generatorsOf } from '../random/generator';
 import { assertOutputs, assertSameDims, batchShape, operand, target, type Operand } from '../tensor/operand';
 import type { Tensor, TensorLike } from '../tensor/tensor';
-import { indicesOf, perSample, type PerSample } from '../tensor/numbers';
+import { assertPerRow, indicesOf, numbersOf, perRow, type PerSample } from '../tensor/numbers';
 import { adjacentSigma, indexOf, type Schedule } from './schedule';
 
 /** Where the normals of a step come from: the draw itself, or generators; the default generator without either. */
@@ -84,9 +84,16 @@ export function planStepPred(
   const m = operand(modelOutput, 'modelOutput');
   assertSameDims(m, x);
   const { rows, cols } = batchShape(x);
-  const indices = perSample(timestep, rows, 'timestep').map((t) => indexOf(schedule, t));
-  const sigma = Float32Array.from(indices, (i) => schedule.discreteSigmas[i]!);
-  const adjacent = Float32Array.from(indices, (i) => adjacentSigma(schedule.discreteSigmas, i));
+  const indices = numbersOf(timestep, rows, 'timestep').map((t) => indexOf(schedule, t));
+  const { discreteSigmas } = schedule;
+  const sigma = perRow(
+    indices.map((i) => discreteSigmas[i]!),
+    rows,
+  );
+  const adjacent = perRow(
+    indices.map((i) => adjacentSigma(discreteSigmas, i)),
+    rows,
+  );
   const noise = planNoise(options, x, x.type);
   const out = target(options.out, x, 'out');
   const mean =
@@ -136,7 +143,7 @@ export function planStepCorrect(
       'ERR_CONFIG',
       "stepSize 'ald' needs sigma, a number or one for each sample, in the options",
     );
-  const sigma = stepSize === 'ald' ? Float32Array.from(perSample(options.sigma, rows, 'sigma')) : null;
+  const sigma = stepSize === 'ald' ? perRow(numbersOf(options.sigma, rows, 'sigma'), rows) : null;
   const noise = planNoise(options, x, Dtype.float32);
   const out = target(options.out, x, 'out');
   const inputs = [x, m, ...noise.inputs];
@@ -178,11 +185,7 @@ export function planAddNoise(
     );
   const { rows, cols } = batchShape(x);
   const list = indicesOf(indices, 'timesteps');
-  if (list.length !== 1 && list.length !== rows)
-    throw new ScoreSdeError(
-      'ERR_SHAPE',
-      `timesteps must be one index, or one for each of the ${rows} samples, got ${list.length}`,
-    );
+  assertPerRow(list, rows, 'timesteps');
   const levels = list.map((index) => {
     const sigma = discreteSigmas.at(index);
     if (sigma === undefined)
@@ -196,7 +199,7 @@ export function planAddNoise(
   const out = target(options.out, x, 'out');
   const inputs = [x, ...source.inputs];
   assertOutputs([out.operand], inputs);
-  const sigma = Float32Array.from({ length: rows }, (_, row) => levels[list.length === 1 ? 0 : row]!);
+  const sigma = perRow(levels, rows);
   const call = new KernelCall(
     'addNoise',
     () => [rows, cols, x.memory, x.type, ...source.take(), sigma, out.operand.memory, out.operand.type],

@@ -36,27 +36,31 @@ export function widened(data: TensorData, type: TensorType): TensorData {
   return values;
 }
 
-/** One value a row, from one for all or one each. ERR_SHAPE for another count. */
-export function expand<T>(list: ArrayLike<T>, rows: number, name: string): T[] {
-  if (list.length === rows) return Array.from(list);
-  if (list.length === 1) return new Array<T>(rows).fill(list[0]!);
-  throw new ScoreSdeError(
-    'ERR_SHAPE',
-    `${name} must be one number, or one for each of the ${rows} samples, got ${list.length}`,
-  );
+/** ERR_SHAPE unless a list has one value for all rows, or one for each. */
+export function assertPerRow(list: ArrayLike<unknown>, rows: number, name: string): void {
+  if (list.length !== 1 && list.length !== rows)
+    throw new ScoreSdeError(
+      'ERR_SHAPE',
+      `${name} must be one number, or one for each of the ${rows} samples, got ${list.length}`,
+    );
 }
 
-/** One number a row, from one for all or one each. ERR_RANGE for what is no number, ERR_SHAPE for another count. */
-export function perSample(value: unknown, rows: number, name: string): number[] {
+/** A number for each row, from one for all or one each. */
+export function perRow(list: readonly number[], rows: number): Float32Array {
+  return list.length === rows ? Float32Array.from(list) : new Float32Array(rows).fill(list[0]!);
+}
+
+/** The numbers of an argument, one for all rows or one for each. ERR_RANGE for what is no number, ERR_SHAPE for another count. */
+export function numbersOf(value: unknown, rows: number, name: string): number[] {
   const list = listOf(value, name);
   if (list === undefined)
     throw new ScoreSdeError('ERR_RANGE', `${name} must be a number, or one for each sample, got ${show(value)}`);
-  const numbers = expand(list, rows, name).map((v) =>
-    typeof v === 'number' || typeof v === 'bigint' || typeof v === 'boolean' ? Number(v) : NaN,
-  );
-  const bad = numbers.findIndex((v) => Number.isNaN(v));
-  if (bad >= 0) throw new ScoreSdeError('ERR_RANGE', `${name} must not be NaN, got ${show(list[bad] ?? list[0])}`);
-  return numbers;
+  assertPerRow(list, rows, name);
+  return Array.from(list, (v) => {
+    const number = typeof v === 'number' || typeof v === 'bigint' || typeof v === 'boolean' ? Number(v) : NaN;
+    if (Number.isNaN(number)) throw new ScoreSdeError('ERR_RANGE', `${name} must not be NaN, got ${show(v)}`);
+    return number;
+  });
 }
 
 /** Integer indices, as the reference takes int64 tensors: a number, an array, an Int32Array, a BigInt64Array, or a tensor of those. */

@@ -38,7 +38,8 @@ bool Args::skipNull() {
 
 double Args::number() {
   const Napi::Value value = take();
-  if (!value.IsNumber()) fail(env(), Status::error("ERR_NATIVE", "expected a number as argument " + std::to_string(next_)));
+  if (!value.IsNumber())
+    fail(env(), Status::error("ERR_NATIVE", "expected a number as argument " + std::to_string(next_)));
   return value.As<Napi::Number>().DoubleValue();
 }
 
@@ -58,7 +59,8 @@ Shape Args::shape() {
 
 uint64_t Args::word() {
   const Napi::Value value = take();
-  if (!value.IsBigInt()) fail(env(), Status::error("ERR_NATIVE", "expected a bigint as argument " + std::to_string(next_)));
+  if (!value.IsBigInt())
+    fail(env(), Status::error("ERR_NATIVE", "expected a bigint as argument " + std::to_string(next_)));
   bool lossless = false;
   return value.As<Napi::BigInt>().Uint64Value(&lossless);
 }

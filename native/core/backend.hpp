@@ -6,7 +6,7 @@
 namespace score_sde {
 
 /// One kind of device. Outputs may be the very memory of an input (in place), else they do not overlap any.
-/// `finite`, where given, is set to whether every element of `out` is finite.
+/// `finite`, where given, is set to whether every element of the result is finite in float32.
 class Backend {
  public:
   virtual ~Backend() = default;

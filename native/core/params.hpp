@@ -40,6 +40,8 @@ struct Noise {
   std::vector<PhiloxStream> philox;
   std::vector<TorchState*> torch;
   Dtype type = Dtype::Float32;  // what a drawn normal is rounded to
+
+  size_t streams() const { return kind == Kind::Philox ? philox.size() : torch.size(); }
 };
 
 struct RandnParams {

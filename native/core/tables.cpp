@@ -40,7 +40,8 @@ void linspace(float* out, size_t count, double start, double end) {
   const float step = (last - first) / static_cast<float>(count - 1);
   const size_t half = count / 2;
   const auto at = [&](size_t i) {
-    return i < half ? std::fma(step, static_cast<float>(i), first) : std::fma(-step, static_cast<float>(count - 1 - i), last);
+    return i < half ? std::fma(step, static_cast<float>(i), first)
+                    : std::fma(-step, static_cast<float>(count - 1 - i), last);
   };
   // torch walks the body in vectors of eight from a scalar base, without fma, and what is left over one by one.
   const size_t body = count / 16 * 16;

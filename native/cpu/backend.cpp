@@ -1,6 +1,9 @@
 #include "cpu/backend.hpp"
 
+#include <algorithm>
 #include <atomic>
+#include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <new>
 
@@ -16,6 +19,15 @@ constexpr size_t kGrain = 16;               // blocks to a piece of work: about 
 constexpr uint32_t kInfinity = 0x7f800000;  // bits; NaNs lie above
 
 size_t blocksOf(Shape shape) { return shape.rows * sumGroups(shape.cols); }
+
+/// Rows that draw from one stream and share their coefficients are one long row, however short each is.
+Shape joined(Shape shape, const Noise& noise, std::initializer_list<const float*> coefficients) {
+  const bool perRow = noise.kind != Noise::Kind::Given && noise.streams() > 1;
+  const bool same = std::all_of(coefficients.begin(), coefficients.end(), [&](const float* c) {
+    return std::all_of(c, c + shape.rows, [&](float value) { return value == c[0]; });
+  });
+  return perRow || !same ? shape : Shape{shape.size() > 0 ? size_t{1} : size_t{0}, shape.size()};
+}
 
 /// visit(row, col, count, scratch) for every block of every row, on the pool.
 template <class Visit>
@@ -93,8 +105,9 @@ double foldLevels(double* sums, size_t count) {
 class CpuBackend final : public Backend {
  public:
   Status randn(const RandnParams& p) override {
-    forNoise(p.shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
-      const size_t at = row * p.shape.cols + col;
+    const Shape shape = joined(p.shape, p.noise, {});
+    forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
+      const size_t at = row * shape.cols + col;
       float* const out = blockTarget(p.out, at, scratch.out);
       scale(out, z, n, p.scale);
       writeBlock(p.out, at, n, out);
@@ -103,9 +116,10 @@ class CpuBackend final : public Backend {
   }
 
   Status stepPred(const StepPredParams& p, bool* finite) override {
+    const Shape shape = joined(p.shape, p.noise, {p.sigma, p.adjacentSigma});
     Worst worst;
-    forNoise(p.shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
-      const size_t at = row * p.shape.cols + col;
+    forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
+      const size_t at = row * shape.cols + col;
       const float d = diffusion(p.sigma[row], p.adjacentSigma[row]);
       const float* const x = readBlock(p.sample, at, n, scratch.sample);
       const float* const m = readBlock(p.modelOutput, at, n, scratch.score);
@@ -124,41 +138,45 @@ class CpuBackend final : public Backend {
   }
 
   Status stepCorrect(const StepCorrectParams& p, bool* finite) override {
-    // The noise is needed twice where its norm is measured. It waits in `out` where that is free to hold it, in memory
-    // of its own where it cannot be drawn again, and is drawn again otherwise.
+    std::vector<float> steps(p.shape.rows);
     const bool measuresNoise = p.stepSize == StepSize::Batch || p.stepSize == StepSize::Sample;
-    const bool free = p.out.type == Dtype::Float32 && p.out.data != p.sample.data && p.out.data != p.modelOutput.data;
-    const bool serial = p.noise.kind == Noise::Kind::Torch;
+    // Noise whose norm is measured is needed twice. It waits in `out` where that is free to hold it, in memory of its
+    // own where it cannot be drawn again, and is drawn again otherwise.
+    Noise stored;
     std::unique_ptr<float[]> own;
-    float* store = nullptr;
-    if (measuresNoise && p.noise.kind != Noise::Kind::Given) {
-      if (free) {
-        store = static_cast<float*>(p.out.data);
-      } else if (serial) {
+    const Noise* second = &p.noise;
+    if (p.stepSize == StepSize::Ald) {
+      for (size_t r = 0; r < p.shape.rows; ++r) steps[r] = annealedStep(p.snr[r], p.sigma[r]);
+    } else if (!measuresNoise || p.noise.kind == Noise::Kind::Given) {
+      measure(p, NoiseSource(p.noise, p.shape), measuresNoise, nullptr, steps);
+    } else {
+      // One serial stream, and one stream over short rows, are best drawn in one go, ahead of the norms.
+      const bool serial = p.noise.kind == Noise::Kind::Torch;
+      const bool ahead = serial || (p.noise.streams() == 1 && p.shape.cols < kBlock && p.shape.rows > 1);
+      const bool free = p.out.type == Dtype::Float32 && p.out.data != p.sample.data && p.out.data != p.modelOutput.data;
+      float* store = free ? static_cast<float*>(p.out.data) : nullptr;
+      if (store == nullptr && ahead) {
         own.reset(new (std::nothrow) float[p.shape.size()]);
         if (own == nullptr) return Status::error("ERR_MEMORY", "stepCorrect: no memory for the noise");
         store = own.get();
       }
-    }
-    Noise stored;
-    stored.given = {store, Dtype::Float32};
-    if (store != nullptr && serial)
-      drawTorch(p.noise, p.shape, [&](size_t at, size_t count, const float* values) {
-        std::memcpy(store + at, values, count * sizeof(float));
-      });
-    const Noise& first = store != nullptr && serial ? stored : p.noise;
-    const Noise& second = store != nullptr ? stored : p.noise;
-
-    std::vector<float> steps(p.shape.rows);
-    if (p.stepSize == StepSize::Ald) {
-      for (size_t r = 0; r < p.shape.rows; ++r) steps[r] = annealedStep(p.snr[r], p.sigma[r]);
-    } else {
-      measure(p, NoiseSource(first, p.shape), measuresNoise, serial ? nullptr : store, steps);
+      if (store != nullptr) {
+        stored.given = {store, Dtype::Float32};
+        second = &stored;
+      }
+      if (ahead) {
+        const Shape shape = joined(p.shape, p.noise, {});
+        forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch&) {
+          std::memcpy(store + row * shape.cols + col, z, n * sizeof(float));
+        });
+      }
+      measure(p, NoiseSource(ahead ? stored : p.noise, p.shape), true, ahead ? nullptr : store, steps);
     }
 
+    const Shape shape = joined(p.shape, *second, {steps.data()});
     Worst worst;
-    forNoise(p.shape, second, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
-      const size_t at = row * p.shape.cols + col;
+    forNoise(shape, *second, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
+      const size_t at = row * shape.cols + col;
       const float* const x = readBlock(p.sample, at, n, scratch.sample);
       const float* const m = readBlock(p.modelOutput, at, n, scratch.score);
       float* const out = blockTarget(p.out, at, scratch.out);
@@ -170,8 +188,9 @@ class CpuBackend final : public Backend {
   }
 
   Status addNoise(const AddNoiseParams& p) override {
-    forNoise(p.shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
-      const size_t at = row * p.shape.cols + col;
+    const Shape shape = joined(p.shape, p.noise, {p.sigma});
+    forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
+      const size_t at = row * shape.cols + col;
       float* const out = blockTarget(p.out, at, scratch.out);
       perturb(out, readBlock(p.sample, at, n, scratch.sample), z, n, p.sigma[row]);
       writeBlock(p.out, at, n, out);

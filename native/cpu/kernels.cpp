@@ -1,6 +1,7 @@
 #include "cpu/kernels.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "cpu/multiversion.hpp"
@@ -22,11 +23,13 @@ HD double fold(const Value* values, size_t count) {
     if constexpr (sizeof(Value) == sizeof(float)) return v * v;  // exact: a float32 square fits a double
     return v;
   };
-  for (size_t l = 0; l < kSumLanes; ++l) lane[l] = 0.0;
+  // Lanes beyond the values are zero, and adding them changes nothing.
+  const size_t lanes = count < kSumLanes ? std::bit_ceil(count) : kSumLanes;
+  for (size_t l = 0; l < lanes; ++l) lane[l] = 0.0;
   for (size_t r = 0; r < whole; ++r)
     for (size_t l = 0; l < kSumLanes; ++l) lane[l] += term(r * kSumLanes + l);
   for (size_t i = whole * kSumLanes; i < count; ++i) lane[i - whole * kSumLanes] += term(i);
-  for (size_t half = kSumLanes / 2; half > 0; half /= 2)
+  for (size_t half = lanes / 2; half > 0; half /= 2)
     for (size_t l = 0; l < half; ++l) lane[l] += lane[l + half];
   return lane[0];
 }
@@ -111,12 +114,13 @@ void fromFloat(uint16_t* out, const float* in, size_t count, Dtype type) {
 
 void scale(float* out, const float* in, size_t count, float factor) { scaleBlock(out, in, count, factor); }
 
-uint32_t predict(float* out, const float* sample, const float* score, const float* noise, size_t count, float diffusion) {
+uint32_t predict(float* out, const float* sample, const float* score, const float* noise, size_t count,
+                 float diffusion) {
   return predictBlock(out, sample, score, noise, count, diffusion, diffusion * diffusion);
 }
 
-uint32_t predictWithMean(float* out, float* mean, const float* sample, const float* score, const float* noise, size_t count,
-                         float diffusion) {
+uint32_t predictWithMean(float* out, float* mean, const float* sample, const float* score, const float* noise,
+                         size_t count, float diffusion) {
   return predictBlockMean(out, mean, sample, score, noise, count, diffusion, diffusion * diffusion);
 }
 
@@ -133,7 +137,7 @@ void clamp(float* out, const float* in, size_t count) { clampBlock(out, in, coun
 void quantize(uint8_t* out, const float* in, size_t count) { quantizeBlock(out, in, count); }
 
 const char* instructionSet() {
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#if MULTIVERSION_X86
   if (__builtin_cpu_supports("x86-64-v4")) return "x86-64-v4";
   if (__builtin_cpu_supports("x86-64-v3")) return "x86-64-v3";
   return "x86-64";

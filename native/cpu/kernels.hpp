@@ -26,9 +26,10 @@ void scale(float* out, const float* in, size_t count, float factor);
 
 // The updates of math/ve.hpp over a block. They return the largest magnitude written, as bits: 0x7f800000 and above
 // mean that something is not finite.
-uint32_t predict(float* out, const float* sample, const float* score, const float* noise, size_t count, float diffusion);
-uint32_t predictWithMean(float* out, float* mean, const float* sample, const float* score, const float* noise, size_t count,
-                         float diffusion);
+uint32_t predict(float* out, const float* sample, const float* score, const float* noise, size_t count,
+                 float diffusion);
+uint32_t predictWithMean(float* out, float* mean, const float* sample, const float* score, const float* noise,
+                         size_t count, float diffusion);
 uint32_t correct(float* out, const float* sample, const float* score, const float* noise, size_t count, float step,
                  float scale);
 void perturb(float* out, const float* sample, const float* noise, size_t count, float sigma);

@@ -3,8 +3,10 @@
 #pragma once
 
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define MULTIVERSION_X86 1
 #define MULTIVERSION __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
+#define MULTIVERSION_X86 0
 #define MULTIVERSION
 #endif
 
@@ -19,7 +21,7 @@
 
 namespace score_sde::cpu {
 
-/// The clone this machine runs: "x86-64-v4", "x86-64-v3", "baseline".
+/// What this machine runs of them: "x86-64-v4", "x86-64-v3" or "x86-64"; "baseline" where there is one version only.
 const char* instructionSet();
 
 }  // namespace score_sde::cpu

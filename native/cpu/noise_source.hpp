@@ -41,7 +41,8 @@ class NoiseSource {
   /// The `count` <= kBlock normals of row `row` from column `col` on. Generated ones are written to `store` when it is
   /// not null, else they lie in scratch.
   const float* block(size_t row, size_t col, size_t count, Scratch& scratch, float* store = nullptr) const {
-    if (noise_.kind == Noise::Kind::Given) return readBlock(noise_.given, row * shape_.cols + col, count, scratch.noise);
+    if (noise_.kind == Noise::Kind::Given)
+      return readBlock(noise_.given, row * shape_.cols + col, count, scratch.noise);
     const bool perRow = noise_.philox.size() > 1;
     const PhiloxStream stream = noise_.philox[perRow ? row : 0];
     const uint64_t element = (perRow ? 0 : row * shape_.cols) + col;

@@ -9,62 +9,137 @@
 namespace score_sde::cpu {
 namespace {
 
-// Words first, into the first-level cache, then Box-Muller: each of the two loops vectorises well, one loop would not.
-// Four interleaved streams hide the latency of the rounds' multiplications.
+// A tile of counters: words first, into the first-level cache, then Box-Muller. Each of the two loops vectorises well,
+// one loop would not.
 constexpr int kTile = 64, kSmallTile = 16;
-constexpr int kStreams = 4;
 
-template <int Tile>
-HD void words(uint32_t (&w)[4][kTile], uint64_t counter, uint64_t key) {
-  constexpr int span = Tile / kStreams;
-  const uint32_t low = static_cast<uint32_t>(counter), high = static_cast<uint32_t>(counter >> 32);
-  for (int j = 0; j < span; ++j) {
-    Words c[kStreams];
+/// The words of a tile in the order of the elements: pair p of normals comes from radius[p] and angle[p].
+struct TileWords {
+  alignas(64) uint32_t radius[2 * kTile], angle[2 * kTile];
+};
+
+/// Four interleaved chains hide the latency of the rounds' multiplications.
+struct Portable {
+  template <int Tile>
+  HD static void words(TileWords& out, uint64_t counter, uint64_t key) {
+    constexpr int kChains = 4, span = Tile / kChains;
+    for (int j = 0; j < span; ++j) {
+      Words c[kChains];
 #pragma GCC unroll 4
-    for (int s = 0; s < kStreams; ++s) {
-      const uint32_t x = low + static_cast<uint32_t>(j + s * span);
-      c[s] = {x, high + (x < low), 0, 0};
-    }
-    uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
+      for (int s = 0; s < kChains; ++s) {
+        const uint64_t x = counter + static_cast<uint64_t>(j + s * span);
+        c[s] = {static_cast<uint32_t>(x), static_cast<uint32_t>(x >> 32), 0, 0};
+      }
+      uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
 #pragma GCC unroll 10
-    for (int r = 0; r < kPhiloxRounds; ++r) {
+      for (int r = 0; r < kPhiloxRounds; ++r) {
 #pragma GCC unroll 4
-      for (int s = 0; s < kStreams; ++s) c[s] = philoxRound(c[s], k0, k1);
-      k0 += kPhiloxWeyl0;
-      k1 += kPhiloxWeyl1;
-    }
+        for (int s = 0; s < kChains; ++s) c[s] = philoxRound(c[s], k0, k1);
+        k0 += kPhiloxWeyl0;
+        k1 += kPhiloxWeyl1;
+      }
 #pragma GCC unroll 4
-    for (int s = 0; s < kStreams; ++s) {
-      const int i = j + s * span;
-      w[0][i] = c[s].x;
-      w[1][i] = c[s].y;
-      w[2][i] = c[s].z;
-      w[3][i] = c[s].w;
+      for (int s = 0; s < kChains; ++s) {
+        const int pair = 2 * (j + s * span);
+        out.radius[pair] = c[s].x;
+        out.angle[pair] = c[s].y;
+        out.radius[pair + 1] = c[s].z;
+        out.angle[pair + 1] = c[s].w;
+      }
     }
   }
-}
+};
 
-template <int Tile>
+#if MULTIVERSION_X86
+typedef uint64_t Lanes256 __attribute__((vector_size(32)));
+typedef uint64_t Lanes512 __attribute__((vector_size(64)));
+
+/// One counter to a 64-bit lane. vpmuludq multiplies the low halves alone, so rubbish above them does no harm, the high
+/// word of a product takes a shift, and nothing is ever shuffled: 1.5 times the speed of what the compiler makes of
+/// 32-bit lanes. It has no such operation in its portable vectors, hence the one line of assembly.
+template <class Lanes, int Chains>
+struct WideLanes {
+  static constexpr int kLanes = sizeof(Lanes) / sizeof(uint64_t);
+
+  HD static void multiply(Lanes& product, const Lanes& a, const Lanes& b) {
+    asm("vpmuludq %2, %1, %0" : "=v"(product) : "v"(a), "v"(b));
+  }
+
+  template <int Tile>
+  HD static void words(TileWords& out, uint64_t counter, uint64_t key) {
+    constexpr int kChains = std::min(Chains, Tile / kLanes);
+    constexpr uint64_t kLow = 0xffffffff;
+    Lanes lane;
+    for (int i = 0; i < kLanes; ++i) lane[i] = static_cast<uint64_t>(i);
+    const Lanes m0 = Lanes{} + kPhiloxM0, m1 = Lanes{} + kPhiloxM1;
+    for (int at = 0; at < Tile; at += kLanes * kChains) {
+      Lanes x[kChains], y[kChains], z[kChains], w[kChains];
+#pragma GCC unroll 8
+      for (int s = 0; s < kChains; ++s) {
+        x[s] = lane + (counter + static_cast<uint64_t>(at + s * kLanes));
+        y[s] = x[s] >> 32;
+        z[s] = w[s] = Lanes{};
+      }
+      uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
+#pragma GCC unroll 10
+      for (int r = 0; r < kPhiloxRounds; ++r) {
+#pragma GCC unroll 8
+        for (int s = 0; s < kChains; ++s) {
+          Lanes p0, p1;
+          multiply(p0, x[s], m0);
+          multiply(p1, z[s], m1);
+          x[s] = (p1 >> 32) ^ y[s] ^ k0;
+          y[s] = p1;
+          z[s] = (p0 >> 32) ^ w[s] ^ k1;
+          w[s] = p0;
+        }
+        k0 += kPhiloxWeyl0;
+        k1 += kPhiloxWeyl1;
+      }
+#pragma GCC unroll 8
+      for (int s = 0; s < kChains; ++s) {
+        const Lanes radius = (x[s] & kLow) | (z[s] << 32), angle = (y[s] & kLow) | (w[s] << 32);
+        std::memcpy(out.radius + 2 * (at + s * kLanes), &radius, sizeof radius);
+        std::memcpy(out.angle + 2 * (at + s * kLanes), &angle, sizeof angle);
+      }
+    }
+  }
+};
+#endif
+
+template <int Tile, class Engine>
 HD void tile(float* __restrict out, uint64_t counter, uint64_t key) {
-  alignas(64) uint32_t w[4][kTile];
-  words<Tile>(w, counter, key);
-  for (int j = 0; j < Tile; ++j) {
-    const Pair a = boxMuller(w[0][j], w[1][j]), b = boxMuller(w[2][j], w[3][j]);
-    out[4 * j] = a.first;
-    out[4 * j + 1] = a.second;
-    out[4 * j + 2] = b.first;
-    out[4 * j + 3] = b.second;
+  TileWords w;
+  Engine::template words<Tile>(w, counter, key);
+  for (int p = 0; p < 2 * Tile; ++p) {
+    const Pair normals = boxMuller(w.radius[p], w.angle[p]);
+    out[2 * p] = normals.first;
+    out[2 * p + 1] = normals.second;
   }
 }
 
-MULTIVERSION void fill(float* out, size_t counters, uint64_t counter, uint64_t key) {
+template <class Engine>
+HD void fillWith(float* out, size_t counters, uint64_t counter, uint64_t key) {
   size_t done = 0;
-  for (; done + kTile <= counters; done += kTile) tile<kTile>(out + 4 * done, counter + done, key);
+  for (; done + kTile <= counters; done += kTile) tile<kTile, Engine>(out + 4 * done, counter + done, key);
   alignas(64) float rest[4 * kSmallTile];
   for (; done < counters; done += kSmallTile) {
-    tile<kSmallTile>(rest, counter + done, key);
+    tile<kSmallTile, Engine>(rest, counter + done, key);
     std::memcpy(out + 4 * done, rest, std::min<size_t>(counters - done, kSmallTile) * 4 * sizeof(float));
   }
+}
+
+#if MULTIVERSION_X86
+__attribute__((target("arch=x86-64-v4"))) void fill(float* out, size_t counters, uint64_t counter, uint64_t key) {
+  fillWith<WideLanes<Lanes512, 8>>(out, counters, counter, key);
+}
+__attribute__((target("arch=x86-64-v3"))) void fill(float* out, size_t counters, uint64_t counter, uint64_t key) {
+  fillWith<WideLanes<Lanes256, 4>>(out, counters, counter, key);
+}
+__attribute__((target("default")))
+#endif
+void fill(float* out, size_t counters, uint64_t counter, uint64_t key) {
+  fillWith<Portable>(out, counters, counter, key);
 }
 
 }  // namespace

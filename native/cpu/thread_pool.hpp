@@ -21,7 +21,8 @@ class ThreadPool {
   /// What the machine grants this process: affinity, cgroup quota, SCORE_SDE_NUM_THREADS.
   static int defaultThreads();
 
-  /// Calls task(begin, end) over [0, count) in pieces of at most `grain`; on the caller's thread alone when one piece does.
+  /// Calls task(begin, end) over [0, count) in pieces of at most `grain`; on the caller's thread alone when one piece
+  /// does.
   template <class Task>
   void forRange(size_t count, size_t grain, Task&& task) {
     if (count <= grain || threads() == 1) {
@@ -29,7 +30,9 @@ class ThreadPool {
       return;
     }
     using Plain = std::remove_reference_t<Task>;
-    run(count, grain, [](void* context, size_t begin, size_t end) { (*static_cast<Plain*>(context))(begin, end); }, &task);
+    run(
+        count, grain, [](void* context, size_t begin, size_t end) { (*static_cast<Plain*>(context))(begin, end); },
+        &task);
   }
 
  private:

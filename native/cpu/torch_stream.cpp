@@ -62,7 +62,8 @@ MULTIVERSION void temperUniforms(float* __restrict out, const uint32_t* __restri
   for (size_t i = 0; i < count; ++i) out[i] = static_cast<float>(static_cast<int32_t>(temper(words[i]) & mask)) * unit;
 }
 
-/// Box-Muller as torch's AVX2 kernel computes it, on 8 pairs of 16 elements: the polynomials of avx_mathfun (after Cephes).
+/// Box-Muller as torch's AVX2 kernel computes it, on 8 pairs of 16 elements: the polynomials of avx_mathfun (after
+/// Cephes).
 HD void torchPair(float u, float v, float& first, float& second) {
   const uint32_t b = bitsOf(1.0f - u);  // (0, 1]: always normal
   float e = static_cast<float>(static_cast<int32_t>(b >> 23) - 126);

@@ -45,7 +45,8 @@ class TorchDraw {
   TorchDraw(const TorchDraw&) = delete;
   TorchDraw& operator=(const TorchDraw&) = delete;
 
-  /// How many of `wanted` elements (a multiple of 16) the next piece must have: the last one takes up what would be less than 16.
+  /// How many of `wanted` elements (a multiple of 16) the next piece must have: the last one takes up what would be
+  /// less than 16.
   size_t pieceOf(size_t wanted) const;
   /// The next `count` normals, in float32 whatever the type they are rounded to; `count` is pieceOf(something).
   void next(float* out, size_t count);

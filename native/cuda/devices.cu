@@ -1,6 +1,6 @@
-#include "cuda/devices.hpp"
-
 #include <cuda_runtime.h>
+
+#include "cuda/devices.hpp"
 
 namespace score_sde::cuda {
 

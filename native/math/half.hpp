@@ -28,7 +28,8 @@ HD uint16_t floatToFloat16(float f) {
   const uint32_t u = bitsOf(f);
   const uint32_t sign = (u >> 16) & 0x8000u;
   const uint32_t a = u & 0x7fffffffu;
-  const uint32_t normal = (a - 0x38000000u + 0x0fffu + ((a >> 13) & 1u)) >> 13;  // a carry into the exponent is right, up to inf
+  const uint32_t normal =
+      (a - 0x38000000u + 0x0fffu + ((a >> 13) & 1u)) >> 13;  // a carry into the exponent is right, up to inf
   const uint32_t denormal = bitsOf(floatOf(a < 0x38800000u ? a : 0u) + 0.5f) - 0x3f000000u;  // the sum rounds at 2^-24
   const uint32_t special = a > 0x7f800000u ? 0x7e00u : 0x7c00u;
   const uint32_t finite = a < 0x38800000u ? denormal : normal;

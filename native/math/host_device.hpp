@@ -1,6 +1,6 @@
-// What the CPU and the CUDA backend compute stands once, in this folder. A function here is plain inline arithmetic that
-// both compilers see; built without contraction (-ffp-contract=off, -fmad=false), so a fused multiply-add is only where
-// fma() is written, and every machine gives the same bits.
+// What the CPU and the CUDA backend compute stands once, in this folder. A function here is plain inline arithmetic
+// that both compilers see; built without contraction (-ffp-contract=off, -fmad=false), so a fused multiply-add is only
+// where fma() is written, and every machine gives the same bits.
 #pragma once
 
 #include <cmath>

@@ -12,7 +12,8 @@ struct Pair {
 /// log of u in (0, 1]; the single precision polynomial of Cephes (S. Moshier).
 HD float log01(float u) {
   const uint32_t b = bitsOf(u);
-  const int32_t exponent = static_cast<int32_t>(b - 0x3f3504f3u) >> 23;  // u = (1 + f) 2^exponent, 1 + f in [sqrt(1/2), sqrt(2))
+  const int32_t exponent =
+      static_cast<int32_t>(b - 0x3f3504f3u) >> 23;  // u = (1 + f) 2^exponent, 1 + f in [sqrt(1/2), sqrt(2))
   const float f = floatOf(b - (static_cast<uint32_t>(exponent) << 23)) - 1.0f;
   const float e = static_cast<float>(exponent);
   const float z = f * f;
@@ -34,7 +35,8 @@ HD float log01(float u) {
 /// (cos, sin) of 2 pi x / 2^32. The quadrant is x's top bits, so no digit is lost to range reduction.
 HD Pair cosSinTurn(uint32_t x) {
   const uint32_t quadrant = (x + 0x20000000u) >> 30;
-  const float t = static_cast<float>(static_cast<int32_t>(x - (quadrant << 30))) * 1.46291807926715968e-9f;  // 2 pi / 2^32
+  const float t =
+      static_cast<float>(static_cast<int32_t>(x - (quadrant << 30))) * 1.46291807926715968e-9f;  // 2 pi / 2^32
   const float z = t * t;
   float s = -1.9515295891e-4f;
   s = std::fma(s, z, 8.3321608736e-3f);

@@ -10,11 +10,12 @@ struct Words {
 };
 
 inline constexpr int kPhiloxRounds = 10;
+inline constexpr uint32_t kPhiloxM0 = 0xD2511F53u, kPhiloxM1 = 0xCD9E8D57u;        // multipliers
 inline constexpr uint32_t kPhiloxWeyl0 = 0x9E3779B9u, kPhiloxWeyl1 = 0xBB67AE85u;  // key increments of a round
 
 HD Words philoxRound(Words c, uint32_t k0, uint32_t k1) {
-  const uint64_t p0 = static_cast<uint64_t>(0xD2511F53u) * c.x;
-  const uint64_t p1 = static_cast<uint64_t>(0xCD9E8D57u) * c.z;
+  const uint64_t p0 = static_cast<uint64_t>(kPhiloxM0) * c.x;
+  const uint64_t p1 = static_cast<uint64_t>(kPhiloxM1) * c.z;
   return {static_cast<uint32_t>(p1 >> 32) ^ c.y ^ k0, static_cast<uint32_t>(p1),
           static_cast<uint32_t>(p0 >> 32) ^ c.w ^ k1, static_cast<uint32_t>(p0)};
 }

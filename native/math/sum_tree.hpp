@@ -17,7 +17,8 @@ inline constexpr size_t kSumLanes = 128;
 
 HD size_t sumGroups(size_t values) { return (values + kSumGroup - 1) / kSumGroup; }
 
-/// The norm as the reference's float32 arithmetic sees it: the sum rounds to float32 first, so it over- and underflows alike.
+/// The norm as the reference's float32 arithmetic sees it: the sum rounds to float32 first, so it over- and underflows
+/// alike.
 HD float normOf(double sumOfSquares) { return std::sqrt(static_cast<float>(sumOfSquares)); }
 
 }  // namespace score_sde

@@ -7,9 +7,12 @@
 namespace score_sde {
 
 /// The discretised diffusion coefficient sqrt(sigma_i^2 - sigma_{i-1}^2), eq. 46.
-HD float diffusion(float sigma, float adjacentSigma) { return std::sqrt(sigma * sigma - adjacentSigma * adjacentSigma); }
+HD float diffusion(float sigma, float adjacentSigma) {
+  return std::sqrt(sigma * sigma - adjacentSigma * adjacentSigma);
+}
 
-/// The mean of the reverse diffusion predictor (algorithm 2, line 4). `squared` is diffusion^2 as the reference has it: the rounded root squared again.
+/// The mean of the reverse diffusion predictor (algorithm 2, line 4). `squared` is diffusion^2 as the reference has it:
+/// the rounded root squared again.
 HD float predictMean(float sample, float score, float squared) { return sample - (0.0f - squared * score); }
 
 /// The predictor's draw around its mean.
@@ -26,7 +29,8 @@ HD float langevinStep(float snr, float noiseNorm, float gradNorm) {
   return (q * q) * 2.0f;
 }
 
-/// Step size 2 (snr sigma)^2 of annealed Langevin dynamics, which measures nothing (Song & Ermon 2019, up to the constant).
+/// Step size 2 (snr sigma)^2 of annealed Langevin dynamics, which measures nothing (Song & Ermon 2019, up to the
+/// constant).
 HD float annealedStep(float snr, float sigma) {
   const float q = snr * sigma;
   return (q * q) * 2.0f;

@@ -1,5 +1,5 @@
-// Prints the instruction set in use, then one line for each family of kernels: its name and a hash of the bits it computed.
-// A name that begins with "libm" says that the C library had a part in it. See instruction-sets.test.ts.
+// Prints the instruction set in use, then one line for each family of kernels: its name and a hash of the bits it
+// computed. A name that begins with "libm" says that the C library had a part in it. See instruction-sets.test.ts.
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
@@ -18,7 +18,8 @@ using namespace score_sde;
 
 namespace {
 
-constexpr Shape kShape{3, 3 * 61 * 67};  // rows that start in the middle of a counter, blocks cut short, work for several threads
+// Rows that start in the middle of a counter, blocks cut short, work for several threads.
+constexpr Shape kShape{3, 3 * 61 * 67};
 const size_t kSize = kShape.size();
 constexpr Dtype kTypes[] = {Dtype::Float32, Dtype::Float16, Dtype::Bfloat16};
 
@@ -42,8 +43,8 @@ class Line {
   }
   void add(Memory& memory) {
     if (memory.type == Dtype::Float32) return add(memory.words);
-    std::vector<float> wide(kSize);
-    cpu::toFloat(wide.data(), memory.halves(), kSize, memory.type);
+    std::vector<float> wide(memory.words.size());
+    cpu::toFloat(wide.data(), memory.halves(), wide.size(), memory.type);
     add(wide);
   }
   template <class Value>
@@ -94,7 +95,6 @@ Noise philoxNoise(size_t streams, Dtype type) {
 }
 
 Noise torchNoise(TorchState& state, Dtype type) {
-  torchSeed(state, 42);
   Noise noise;
   noise.kind = Noise::Kind::Torch;
   noise.type = type;
@@ -109,7 +109,7 @@ Noise givenNoise(Memory& memory) {
 }
 
 void randn(Line& line, Noise noise, Shape shape, Dtype type) {
-  Memory out{type};
+  Memory out{type, std::vector<float>(shape.size())};
   RandnParams p;
   p.shape = shape;
   p.noise = std::move(noise);
@@ -128,6 +128,7 @@ void philox() {
 void torch(const char* name, Dtype type) {
   Line line(name);
   TorchState state;
+  torchSeed(state, 42);
   randn(line, torchNoise(state, type), kShape, type);
 }
 
@@ -135,6 +136,7 @@ void torch(const char* name, Dtype type) {
 void torchSmall() {
   Line line("libm.torch.small");
   TorchState state;
+  torchSeed(state, 42);
   for (const Dtype type : kTypes)
     for (size_t count = 1; count < 16; ++count) randn(line, torchNoise(state, type), {1, count}, type);
 }
@@ -241,7 +243,8 @@ void conversions() {
 
 /// Values around [0, 1] and the edges between bytes, and what is no number of it.
 std::vector<float> pixels() {
-  std::vector<float> values = {-0.0f, 0.0f, 1.0f, -1e30f, 1e30f, floatOf(0x7f800000u), floatOf(0xff800000u), floatOf(0x7fc00001u)};
+  std::vector<float> values = {
+      -0.0f, 0.0f, 1.0f, -1e30f, 1e30f, floatOf(0x7f800000u), floatOf(0xff800000u), floatOf(0x7fc00001u)};
   for (int i = -4; i < 520; ++i) values.push_back(static_cast<float>(i) / 510.0f);
   while (values.size() < cpu::kBlock) values.push_back(nextFloat());
   return values;
@@ -258,7 +261,7 @@ void images() {
 }
 
 void tables() {
-  Line times("linspace"), discrete("libm.discreteSigmas"), continuous("libm.sigmas");
+  Line continuous("libm.sigmas"), discrete("libm.discreteSigmas"), times("linspace");
   for (const size_t count : {1, 2, 3, 10, 16, 50, 1000, 2000}) {
     for (const double sigmaMax : {50.0, 378.0, 1348.0}) {
       std::vector<float> timesteps(count), levels(count);
