@@ -36,6 +36,19 @@ export class AbortError extends ScoreSdeError {
   }
 }
 
+/** ERR_CONFIG unless the options of a call are an object of named values: a generator by itself, or a string, would be passed over in silence. */
+export function assertOptions(options: unknown, name = 'options'): void {
+  const isObject = Object.prototype.toString.call(options) === '[object Object]';
+  const proto = isObject ? (Object.getPrototypeOf(options) as object | null) : undefined;
+  if (isObject && (proto === null || Object.getPrototypeOf(proto) === null)) return;
+  throw new ScoreSdeError('ERR_CONFIG', `${name} must be an object of named values, got ${show(options)}`);
+}
+
+/** What was thrown, in words: not everything that is thrown is an Error. */
+export function reasonOf(thrown: unknown): string {
+  return thrown instanceof Object && 'message' in thrown ? String(thrown.message) : String(thrown);
+}
+
 /** A value as it should read in an error message: short, typed, never a dump. */
 export function show(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value);

@@ -1,5 +1,5 @@
 import { native, type Native } from './index';
-import { assertIdle, inOrder, type Access } from './order';
+import { assertIdle, assertRoom, inOrder, type Access } from './order';
 
 /** The operations that run on the caller's thread, or off the event loop in their ...Async twins. */
 export type Kernel = {
@@ -22,12 +22,13 @@ export class KernelCall<K extends Kernel> {
 
   /** On this thread; ERR_BUSY where asynchronous work on the same memory is under way. */
   run(): ReturnType<Native[K]> {
-    assertIdle(this.access, this.kernel);
+    assertIdle(this.access, this.kernel, true);
     return functions[this.kernel]!(...this.args()) as ReturnType<Native[K]>;
   }
 
-  /** Off the event loop, after whatever uses the same memory. The draws are taken now. */
-  runAsync(): Promise<ReturnType<Native[K]>> {
+  /** Off the event loop, after whatever uses the same memory. The draws are taken now. ERR_BUSY where too much waits already. */
+  async runAsync(): Promise<ReturnType<Native[K]>> {
+    assertRoom(`${this.kernel}Async`);
     const args = this.args();
     const twin = functions[`${this.kernel}Async`]!;
     return inOrder(this.access, () => twin(...args) as Promise<ReturnType<Native[K]>>);

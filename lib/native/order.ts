@@ -52,14 +52,29 @@ function release(access: Access, done: Promise<unknown>): void {
   }
 }
 
+/** Calls that may wait or run at once: each holds its tensors, so a caller who never awaits would fill the memory. */
+const maxInFlight = 2 ** 14;
+let inFlight = 0;
+
+/** ERR_BUSY where too many asynchronous calls are under way. */
+export function assertRoom(method: string): void {
+  if (inFlight >= maxInFlight)
+    throw new ScoreSdeError(
+      'ERR_BUSY',
+      `${method} must wait: ${inFlight} asynchronous calls are under way; await some first`,
+    );
+}
+
 /** Runs asynchronous work in the order of the calls where memory is shared, at once where it is not. */
 export function inOrder<T>(access: Access, start: () => Promise<T>): Promise<T> {
   const before = blockers(access);
   const work = before.length === 0 ? start() : Promise.allSettled(before).then(start);
-  const done: Promise<void> = work.then(
-    () => release(access, done),
-    () => release(access, done),
-  );
+  inFlight++;
+  const end = () => {
+    inFlight--;
+    release(access, done);
+  };
+  const done: Promise<void> = work.then(end, end);
   register(access, done);
   return work;
 }
@@ -70,10 +85,10 @@ export function isBusy(access: Access): boolean {
 }
 
 /** For synchronous work, which cannot wait: ERR_BUSY where asynchronous work on the same memory is under way. */
-export function assertIdle(access: Access, method: string): void {
+export function assertIdle(access: Access, method: string, twin = false): void {
   if (isBusy(access))
     throw new ScoreSdeError(
       'ERR_BUSY',
-      `${method} needs memory that an asynchronous call still works on; await that call, or use ${method}Async, which waits its turn`,
+      `${method} needs memory that an asynchronous call still works on; await that call${twin ? `, or use ${method}Async, which waits its turn` : ' first'}`,
     );
 }

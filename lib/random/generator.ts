@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { ScoreSdeError, show } from '../errors';
+import { assertOptions, ScoreSdeError, show } from '../errors';
 import { NoiseKind, type Dtype, type Noise } from '../native';
 import { KernelCall } from '../native/call';
 import { assertIdle } from '../native/order';
@@ -42,7 +42,9 @@ export class Generator {
    * @param seed -2^63 <= seed < 2^64, a number or a bigint
    * @throws ScoreSdeError ERR_RANGE (seed), ERR_CONFIG (engine)
    */
-  constructor(seed: number | bigint = defaultSeed, { engine = 'philox' }: GeneratorOptions = {}) {
+  constructor(seed: number | bigint = defaultSeed, options: GeneratorOptions = {}) {
+    assertOptions(options);
+    const { engine = 'philox' } = options;
     if (!Object.hasOwn(engines, engine))
       throw new ScoreSdeError('ERR_CONFIG', `engine must be 'philox' or 'torch', got ${show(engine)}`);
     this.#engine = new engines[engine](seedOf(seed));
@@ -117,7 +119,9 @@ export class Generator {
     if (this.#engine instanceof TorchEngine) assertIdle({ reads: [], writes: Generator.memory([this]) }, method);
   }
 
-  #prepare(dims: readonly number[], { type = 'float32', device, out }: RandnOptions) {
+  #prepare(dims: readonly number[], options: RandnOptions) {
+    assertOptions(options);
+    const { type = 'float32', device, out } = options;
     sizeOfDims(dims, 'dims');
     stateDtype(type, 'type');
     const like = { name: 'randn', dims: Array.from(dims) };

@@ -1,5 +1,5 @@
 import { ScoreSdeError, show } from '../errors';
-import { seedOf, type PhiloxState } from './engine';
+import type { PhiloxState } from './engine';
 
 /** Philox4x32-10 (Salmon et al. 2011): key = seed, counter = offset + element / 4, word = element % 4. */
 export class PhiloxEngine {
@@ -34,7 +34,9 @@ export class PhiloxEngine {
         'ERR_STATE',
         `state must be what getState() of a philox generator returned, got ${show(state)}`,
       );
-    const checked = [seedOf(seed, 'state.seed'), seedOf(offset, 'state.offset')] as const;
-    [this.seed, this.offset] = checked;
+    for (const [name, word] of Object.entries({ seed, offset }))
+      if (typeof word !== 'bigint' || word < 0n || word >= 2n ** 64n)
+        throw new ScoreSdeError('ERR_STATE', `state.${name} must be a bigint from 0 to 2^64 - 1, got ${show(word)}`);
+    [this.seed, this.offset] = [seed!, offset!];
   }
 }

@@ -1,4 +1,4 @@
-import { ScoreSdeError, show } from '../errors';
+import { assertOptions, ScoreSdeError, show } from '../errors';
 import { native } from '../native';
 import type { SchedulerConfig } from './config';
 
@@ -69,6 +69,7 @@ export function withSigmas(
   config: SchedulerConfig,
   options: SigmaOptions = {},
 ): Schedule {
+  assertOptions(options);
   stepCount(count);
   const sigmaMin = noiseLevel(options.sigmaMin ?? config.sigmaMin, 'sigmaMin');
   const sigmaMax = noiseLevel(options.sigmaMax ?? config.sigmaMax, 'sigmaMax');

@@ -1,5 +1,5 @@
 import { resolveDevice } from '../devices';
-import { ScoreSdeError, show } from '../errors';
+import { assertOptions, ScoreSdeError, show } from '../errors';
 import type { Tensor, TensorLike } from '../tensor/tensor';
 import { parseConfig, readConfig, resolveConfig, writeConfig, type SchedulerConfig, type StoredConfig } from './config';
 import { indicesOf, type PerSample } from '../tensor/numbers';
@@ -150,7 +150,9 @@ export class ScoreSdeVeScheduler {
    * @param options samplingEps: the last timestep, finite, the config's unless given; a warning says where it is not between 0 and 1/(count - 1)
    * @throws ScoreSdeError ERR_RANGE
    */
-  setTimesteps(count: number, { samplingEps, device }: { samplingEps?: number; device?: string } = {}): void {
+  setTimesteps(count: number, options: { samplingEps?: number; device?: string } = {}): void {
+    assertOptions(options);
+    const { samplingEps, device } = options;
     resolveDevice(device);
     this.#schedule = { ...this.#schedule, timesteps: timestepTable(count, samplingEps ?? this.config.samplingEps) };
   }
@@ -165,7 +167,7 @@ export class ScoreSdeVeScheduler {
 
   /** discreteSigmas[index - 1], and 0 for index 0. Only the count of `t` has a meaning, as in the reference. */
   getAdjacentSigma(indices: PerSample | BigInt64Array, _t?: unknown): Float32Array {
-    return Float32Array.from(indicesOf(indices, 'timesteps'), (i) => adjacentSigma(this.discreteSigmas, i));
+    return Float32Array.from(indicesOf(indices, 'indices'), (i) => adjacentSigma(this.discreteSigmas, i));
   }
 
   /**

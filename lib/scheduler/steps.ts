@@ -1,4 +1,4 @@
-import { ScoreSdeError, show } from '../errors';
+import { assertOptions, ScoreSdeError, show } from '../errors';
 import { Dtype, NoiseKind, StepSizeCode, type Noise, type StepSize } from '../native';
 import { KernelCall, type Kernel } from '../native/call';
 import type { Access } from '../native/order';
@@ -80,6 +80,7 @@ export function planStepPred(
   sample: TensorLike,
   options: StepPredOptions,
 ): Plan<'stepPred', { prevSample: Tensor; prevSampleMean: Tensor | undefined }> {
+  assertOptions(options);
   const x = operand(sample, 'sample');
   const m = operand(modelOutput, 'modelOutput');
   assertSameDims(m, x);
@@ -130,6 +131,7 @@ export function planStepCorrect(
   sample: TensorLike,
   options: StepCorrectOptions,
 ): Plan<'stepCorrect', { prevSample: Tensor }> {
+  assertOptions(options);
   const x = operand(sample, 'sample');
   const m = operand(modelOutput, 'modelOutput');
   assertSameDims(m, x);
@@ -177,6 +179,7 @@ export function planAddNoise(
   indices: unknown,
   options: Omit<NoiseOptions, 'noise'>,
 ): Plan<'addNoise', Tensor> {
+  assertOptions(options);
   const x = operand(original, 'original');
   if (x.dims.length !== 4)
     throw new ScoreSdeError(

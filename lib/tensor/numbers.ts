@@ -1,6 +1,6 @@
-import { ScoreSdeError, show } from '../errors';
+import { reasonOf, ScoreSdeError, show } from '../errors';
 import { Dtype, native } from '../native';
-import { typedData, type TensorData, type TensorType } from './tensor';
+import { Tensor, typedData, type TensorData, type TensorType } from './tensor';
 
 /** Numbers of an argument that may be one for all samples or one a sample: a number, an array, a typed array or a tensor. */
 export type PerSample =
@@ -13,12 +13,26 @@ function isList(value: unknown): value is ArrayLike<unknown> {
 /** The values of an argument of at most one axis, or undefined where it is none of the forms. 16-bit floats are widened. ERR_SHAPE for more axes. */
 export function listOf(value: unknown, name: string): ArrayLike<unknown> | undefined {
   if (typeof value === 'number' || typeof value === 'boolean' || typeof value === 'bigint') return [value];
-  if (isList(value)) return value;
-  if (value === null || typeof value !== 'object' || !('data' in value) || !isList(value.data)) return undefined;
+  // An array whose memory is gone has no iterator, either.
+  if (isList(value)) return value.length === 0 ? [] : value;
+  if (value === null || typeof value !== 'object' || !('data' in value)) return undefined;
+  const data = dataOf(value, name);
+  if (!isList(data)) return undefined;
   const { dims } = value as { dims?: unknown };
   if (isList(dims) && dims.length > 1)
     throw new ScoreSdeError('ERR_SHAPE', `${name} must have at most one axis, got dims ${show(Array.from(dims))}`);
-  return elementsOf(value, name);
+  return elementsOf({ data, type: (value as { type?: unknown }).type }, name);
+}
+
+/** The data of a tensor, which may be disposed or lie elsewhere. ERR_DISPOSED. */
+function dataOf(value: { data?: unknown }, name: string): unknown {
+  if (value instanceof Tensor && value.disposed)
+    throw new ScoreSdeError('ERR_DISPOSED', `${name} is a disposed tensor`);
+  try {
+    return value.data;
+  } catch (cause) {
+    throw new ScoreSdeError('ERR_DISPOSED', `${name} has no data on the CPU: ${reasonOf(cause)}`, { cause });
+  }
 }
 
 /** The elements of anything with `data`, 16-bit floats widened. ERR_DTYPE. */
@@ -78,7 +92,7 @@ export function indicesOf(value: unknown, name: string): number[] {
       `${name} must be integers (an array, Int32Array or BigInt64Array), got ${show(source)}`,
     );
   return Array.from(list, (v) => {
-    if ((typeof v !== 'number' && typeof v !== 'bigint') || !Number.isSafeInteger(Number(v)))
+    if (typeof v !== 'bigint' && !Number.isSafeInteger(v))
       throw new ScoreSdeError('ERR_DTYPE', `${name} must be integers, got ${show(v)}`);
     return Number(v);
   });

@@ -1,4 +1,4 @@
-import { ScoreSdeError, show } from '../errors';
+import { reasonOf, ScoreSdeError, show } from '../errors';
 import { Dtype, type StateMemory } from '../native';
 import { sizeOfDims, Tensor, typedData, type TensorLike } from './tensor';
 
@@ -17,27 +17,36 @@ export function stateDtype(type: unknown, name: string): Dtype {
   if (typeof type !== 'string' || !Object.hasOwn(Dtype, type))
     throw new ScoreSdeError(
       'ERR_DTYPE',
-      `${name} must be float32, float16 or bfloat16, got ${typeof type === 'string' ? type : show(type)}`,
+      `${name} must be float32, float16 or bfloat16, got ${typeof type === 'string' && type ? type : show(type)}`,
     );
   return Dtype[type as StateType];
 }
 
 /** Row-major order without gaps, for objects that know strides (in elements). */
 function isContiguous(dims: readonly number[], strides: unknown): boolean {
-  if (!Array.isArray(strides)) return true;
+  if (!Array.isArray(strides) && !ArrayBuffer.isView(strides)) return true;
+  const steps = strides as ArrayLike<number>;
   let expected = 1;
   for (let i = dims.length - 1; i >= 0; i--) {
-    if (dims[i] !== 1 && strides[i] !== expected) return false;
+    if (dims[i] !== 1 && steps[i] !== expected) return false;
     expected *= dims[i]!;
   }
   return true;
+}
+
+/** Node-API hands out no memory that threads share. ERR_DTYPE. */
+function notShared(memory: StateMemory, name: string): StateMemory {
+  if (Object.prototype.toString.call(memory.buffer) === '[object SharedArrayBuffer]')
+    throw new ScoreSdeError('ERR_DTYPE', `${name} must lie in an ArrayBuffer, got a SharedArrayBuffer`);
+  return memory;
 }
 
 /** Reads a tensor argument of a step. ERR_DTYPE, ERR_SHAPE, ERR_DISPOSED say what is wrong with which argument. */
 export function operand(value: TensorLike, name: string): Operand {
   if (value instanceof Tensor) {
     if (value.disposed) throw new ScoreSdeError('ERR_DISPOSED', `${name} is a disposed tensor`);
-    return { name, memory: value.data as StateMemory, type: stateDtype(value.type, name), dims: value.dims };
+    const dtype = stateDtype(value.type, name);
+    return { name, memory: notShared(value.data as StateMemory, name), type: dtype, dims: value.dims };
   }
   if (value === null || typeof value !== 'object' || !('dims' in value) || !('data' in value))
     throw new ScoreSdeError(
@@ -48,7 +57,7 @@ export function operand(value: TensorLike, name: string): Operand {
   try {
     given = value.data; // an ort.Tensor that is disposed, or lies elsewhere, throws here
   } catch (cause) {
-    throw new ScoreSdeError('ERR_DISPOSED', `${name} has no data on the CPU: ${(cause as Error).message}`, { cause });
+    throw new ScoreSdeError('ERR_DISPOSED', `${name} has no data on the CPU: ${reasonOf(cause)}`, { cause });
   }
   const size = sizeOfDims(value.dims, `${name}.dims`);
   const { data, type } = typedData(given, value.type, name);
@@ -63,7 +72,7 @@ export function operand(value: TensorLike, name: string): Operand {
       'ERR_SHAPE',
       `${name} must be contiguous in row-major order, got strides ${show((value as { strides?: unknown }).strides)}`,
     );
-  return { name, memory: data as StateMemory, type: dtype, dims: value.dims };
+  return { name, memory: notShared(data as StateMemory, name), type: dtype, dims: value.dims };
 }
 
 /** ERR_SHAPE unless both have the same dims. */

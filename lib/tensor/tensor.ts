@@ -1,7 +1,7 @@
 import { resolveDevice } from '../devices';
-import { ScoreSdeError, show } from '../errors';
+import { assertOptions, ScoreSdeError, show } from '../errors';
 import { native } from '../native';
-import { inOrder, isBusy } from '../native/order';
+import { assertIdle, inOrder, isBusy } from '../native/order';
 
 export interface DataTypes {
   float32: Float32Array;
@@ -68,12 +68,12 @@ export function sizeOfDims(dims: unknown, name: string): number {
     if (!Number.isSafeInteger(dim) || dim < 0)
       throw new ScoreSdeError('ERR_SHAPE', `${name} must hold non-negative integers, got ${show(dim)}`);
     size *= dim;
+    if (size > 2 ** 40)
+      throw new ScoreSdeError(
+        'ERR_SHAPE',
+        `${name} [${(dims as number[]).join(', ')}] has more elements than memory could hold`,
+      );
   }
-  if (size > 2 ** 40)
-    throw new ScoreSdeError(
-      'ERR_SHAPE',
-      `${name} [${(dims as number[]).join(', ')}] has more elements than memory could hold`,
-    );
   return size;
 }
 
@@ -88,7 +88,7 @@ export function typedData(data: unknown, type: unknown, name: string): { data: T
   if (!fits)
     throw new ScoreSdeError(
       'ERR_DTYPE',
-      typeof named === 'string' && named in arrays
+      typeof named === 'string' && Object.hasOwn(arrays, named)
         ? `${name} of type '${named}' needs a ${arrays[named as TensorType].name}, got ${show(data)}`
         : `${name}.type must be one of ${Object.keys(arrays).join(', ')}, got ${show(named)}`,
     );
@@ -122,7 +122,12 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
   constructor(type: T, data: DataTypes[T] | readonly number[], dims: readonly number[]);
   constructor(data: DataTypes[T], dims: readonly number[]);
   constructor(...args: [unknown, unknown, unknown] | [unknown, unknown]) {
-    const [type, given, dims] = args.length === 2 ? [undefined, args[0], args[1]] : args;
+    const [type, given, dims] = args.length < 3 ? [undefined, args[0], args[1]] : args;
+    if (Array.isArray(given) && type === 'float32' && given.some((v) => typeof v !== 'number'))
+      throw new ScoreSdeError(
+        'ERR_DTYPE',
+        `tensor.data must hold numbers, got ${show(given.find((v) => typeof v !== 'number'))}`,
+      );
     const values = Array.isArray(given) && type === 'float32' ? Float32Array.from(given as number[]) : given;
     const { data, type: actual } = typedData(values, type, 'tensor');
     const size = sizeOfDims(dims, 'dims');
@@ -142,10 +147,11 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     dims: readonly number[],
     options: TensorOptions & { type?: T } = {},
   ): Tensor<T> {
-    const type = options.type ?? ('float32' as T);
-    const array = arrays[type];
-    if (array === undefined)
+    assertOptions(options);
+    const { type = 'float32' as T } = options;
+    if (typeof type !== 'string' || !Object.hasOwn(arrays, type))
       throw new ScoreSdeError('ERR_DTYPE', `type must be one of ${Object.keys(arrays).join(', ')}, got ${show(type)}`);
+    const array = arrays[type];
     resolveDevice(options.device);
     const size = sizeOfDims(dims, 'dims');
     const buffer = native.allocate(size * array.BYTES_PER_ELEMENT);
@@ -166,18 +172,18 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
 
   /** The elements; ERR_DISPOSED once the tensor is disposed. */
   get data(): DataTypes[T] {
-    if (this.#data === undefined)
+    if (this.#data?.length !== this.size)
       throw new ScoreSdeError('ERR_DISPOSED', `the tensor [${this.dims.join(', ')}] is disposed`);
     return this.#data;
   }
 
-  /** Whether the memory has been given back. */
+  /** Whether the memory has been given back, by this tensor or by whom it belongs to. */
   get disposed(): boolean {
-    return this.#data === undefined;
+    return this.#data?.length !== this.size;
   }
 
   /** The elements, after whatever asynchronous work on them has ended. */
-  getData(): Promise<DataTypes[T]> {
+  async getData(): Promise<DataTypes[T]> {
     return inOrder({ reads: [this.data.buffer], writes: [] }, async () => this.data);
   }
 
@@ -191,6 +197,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
   /** A copy in memory of its own. */
   clone(): Tensor<T> {
     const source = this.data;
+    assertIdle({ reads: [source.buffer], writes: [] }, 'clone');
     const copy = Tensor.empty(this.dims, { type: this.type });
     (copy.data as Uint8Array).set(source as Uint8Array);
     return copy;

@@ -1,10 +1,12 @@
 #include <napi.h>
 
+#include "binding/async_call.hpp"
 #include "binding/exports.hpp"
 
 namespace {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  score_sde::binding::initAsyncCalls(env);
   score_sde::binding::exportMemory(env, exports);
   score_sde::binding::exportOperations(env, exports);
   score_sde::binding::exportHost(env, exports);

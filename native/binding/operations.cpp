@@ -1,10 +1,12 @@
 // The Backend's operations, each as a function that runs on the caller's thread and as an ...Async twin.
 #include <napi.h>
 
+#include <memory>
 #include <new>
 #include <utility>
 
 #include "binding/args.hpp"
+#include "binding/async_call.hpp"
 #include "binding/exports.hpp"
 #include "core/backend.hpp"
 #include "cpu/backend.hpp"
@@ -122,44 +124,23 @@ Napi::Value sync(const Napi::CallbackInfo& info) {
 }
 
 template <class Operation>
-class Worker final : public Napi::AsyncWorker {
+class Call final : public AsyncCall {
  public:
-  Worker(Napi::Env env, Operation operation, Napi::Array held)
-      : AsyncWorker(env, "score-sde"),
-        operation_(std::move(operation)),
-        held_(Napi::Persistent(held)),
-        deferred_(Napi::Promise::Deferred::New(env)) {}
-  Napi::Promise promise() const { return deferred_.Promise(); }
+  explicit Call(Operation operation) : operation_(std::move(operation)) {}
 
  protected:
-  void Execute() override { status_ = attempt(operation_); }
-  void OnOK() override {
-    if (status_.ok()) {
-      deferred_.Resolve(operation_.result(Env()));
-      return;
-    }
-    try {
-      fail(Env(), status_);
-    } catch (const Napi::Error& error) {
-      deferred_.Reject(error.Value());
-    }
-  }
+  Status execute() override { return attempt(operation_); }
+  Napi::Value result(Napi::Env env) override { return operation_.result(env); }
 
  private:
   Operation operation_;
-  Status status_;
-  Napi::Reference<Napi::Array> held_;
-  Napi::Promise::Deferred deferred_;
 };
 
 template <class Operation>
 Napi::Value async(const Napi::CallbackInfo& info) {
   Args args(info);
   Operation operation(args);
-  auto* worker = new Worker<Operation>(info.Env(), std::move(operation), args.held());
-  const Napi::Promise promise = worker->promise();
-  worker->Queue();
-  return promise;
+  return AsyncCall::start(info.Env(), std::make_unique<Call<Operation>>(std::move(operation)), args.held());
 }
 
 template <class Operation>

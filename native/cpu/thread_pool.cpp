@@ -82,14 +82,7 @@ void ThreadPool::run(size_t count, size_t grain, void (*call)(void*, size_t, siz
   Job job{call, context, count, grain, static_cast<int>(std::min<size_t>(pieces, static_cast<size_t>(threads()))) - 1};
   {
     std::lock_guard lock(mutex_);
-    try {
-      while (workers_ < job.helpers) {
-        std::thread([this] { serve(); }).detach();
-        ++workers_;
-      }
-    } catch (const std::system_error&) {
-      // No more threads to be had: those there are, and this one, do the work.
-    }
+    employ(job.helpers);  // where no more threads are to be had, those there are and this one do the work
     jobs_.push_back(&job);
   }
   if (job.helpers == 1) {
@@ -103,17 +96,46 @@ void ThreadPool::run(size_t count, size_t grain, void (*call)(void*, size_t, siz
   idle_.wait(lock, [&] { return job.active == 0; });
 }
 
+bool ThreadPool::submit(Task& task) {
+  std::lock_guard lock(mutex_);
+  employ(std::min<int>(threads(), running_ + static_cast<int>(tasks_.size()) + 1));
+  if (workers_ == 0) return false;
+  tasks_.push_back(&task);
+  wake_.notify_one();
+  return true;
+}
+
+void ThreadPool::employ(int workers) {
+  try {
+    while (workers_ < workers) {
+      std::thread([this] { serve(); }).detach();
+      ++workers_;
+    }
+  } catch (const std::system_error&) {
+  }
+}
+
 void ThreadPool::serve() {
   std::unique_lock lock(mutex_);
   for (;;) {
     Job* job = nullptr;
-    wake_.wait(lock, [&] { return (job = openJob()) != nullptr; });
-    --job->helpers;
-    ++job->active;
-    lock.unlock();
-    job->work();
-    lock.lock();
-    if (--job->active == 0) idle_.notify_all();
+    wake_.wait(lock, [&] { return (job = openJob()) != nullptr || (!tasks_.empty() && running_ < threads()); });
+    if (job != nullptr) {  // what is begun comes first
+      --job->helpers;
+      ++job->active;
+      lock.unlock();
+      job->work();
+      lock.lock();
+      if (--job->active == 0) idle_.notify_all();
+    } else {
+      Task* const task = tasks_.front();
+      tasks_.pop_front();
+      ++running_;
+      lock.unlock();
+      task->run();
+      lock.lock();
+      --running_;
+    }
   }
 }
 

@@ -5,11 +5,19 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
+#include <deque>
 #include <list>
 #include <mutex>
 #include <type_traits>
 
 namespace score_sde::cpu {
+
+/// Work that nobody waits for in place. It may call forRange.
+class Task {
+ public:
+  virtual ~Task() = default;
+  virtual void run() = 0;
+};
 
 class ThreadPool {
  public:
@@ -35,6 +43,10 @@ class ThreadPool {
         &task);
   }
 
+  /// Runs a task on a worker, after those submitted before it have begun; no more of them at once than threads. False
+  /// where no thread can be had. The task must live until it has run.
+  bool submit(Task& task);
+
  private:
   struct Job {
     void (*call)(void*, size_t, size_t);
@@ -49,6 +61,7 @@ class ThreadPool {
 
   ThreadPool();
   void run(size_t count, size_t grain, void (*call)(void*, size_t, size_t), void* context);
+  void employ(int workers);  // at least so many, where they can be had
   void serve();
   Job* openJob();
 
@@ -56,7 +69,9 @@ class ThreadPool {
   std::mutex mutex_;
   std::condition_variable wake_, idle_;
   std::list<Job*> jobs_;
+  std::deque<Task*> tasks_;
   int workers_ = 0;
+  int running_ = 0;  // tasks
 };
 
 }  // namespace score_sde::cpu

@@ -25,7 +25,8 @@ export async function rejection(start: () => Promise<unknown>): Promise<ScoreSde
   );
 }
 
-function own(error: unknown): ScoreSdeError {
+/** The error, where it is one of this package; else the test fails. */
+export function own(error: unknown): ScoreSdeError {
   if (error instanceof ScoreSdeError) return error;
   const { name, stack } = error as Error;
   throw new Error(`not a ScoreSdeError but a ${name}: ${stack}`);
@@ -36,7 +37,7 @@ export function sentence({ code, message }: ScoreSdeError, expected: ErrorCode |
   expect({ code: [expected].flat().includes(code) ? expected : code, message }).toEqual({ code: expected, message });
   for (const part of says) expect(message).toMatch(part);
   expect(message).toMatch(/^\S.{10,}\S$/);
-  expect(message.length).toBeLessThan(250);
+  expect(message.length).toBeLessThan(600);
   // No second sentence, no object that was pasted without thought, nothing that was computed from nothing.
   expect(message).not.toMatch(/[.!?] +[A-Z]|\[object|: undefined|undefined elements|NaN elements/);
 }
@@ -50,5 +51,17 @@ export function position(generator: Generator): string {
 
 /** A copy of all bytes of the memory that a view lies in. */
 export function bytesAround(data: unknown): Buffer {
-  return ArrayBuffer.isView(data) ? Buffer.from(new Uint8Array(data.buffer).slice()) : Buffer.alloc(0);
+  // A view of memory that is gone has no bytes.
+  return ArrayBuffer.isView(data) && data.byteLength > 0
+    ? Buffer.from(new Uint8Array(data.buffer).slice())
+    : Buffer.alloc(0);
+}
+
+/** The data of a value that may be no tensor at all. */
+export function dataOf(value: unknown): unknown {
+  try {
+    return (value as { data?: unknown } | null | undefined)?.data;
+  } catch {
+    return undefined;
+  }
 }

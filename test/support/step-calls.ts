@@ -1,7 +1,14 @@
-import { Generator, Tensor, type EngineName, type ScoreSdeVeScheduler, type StepCorrectOptions, type StepPredOptions } from '../../lib';
+import {
+  Generator,
+  Tensor,
+  type EngineName,
+  type ScoreSdeVeScheduler,
+  type StepCorrectOptions,
+  type StepPredOptions,
+} from '../../lib';
 import { goodDims } from './bad-tensors';
 import { scheduler } from './edge';
-import { bytesAround, position } from './refusals';
+import { bytesAround, dataOf, position } from './refusals';
 
 export type Method = 'stepPred' | 'stepCorrect' | 'addNoise';
 
@@ -19,7 +26,13 @@ export const engines: EngineName[] = ['philox', 'torch'];
 
 /** What the method calls the argument. */
 export const nameIn = (method: Method, argument: string): string =>
-  method !== 'addNoise' ? argument : argument === 'sample' ? 'original' : argument === 'timestep' ? 'timesteps' : argument;
+  method !== 'addNoise'
+    ? argument
+    : argument === 'sample'
+      ? 'original'
+      : argument === 'timestep'
+        ? 'timesteps'
+        : argument;
 
 const drawn = (seed: number) => new Generator(seed).randn(goodDims);
 const marked = () => new Tensor('float32', new Float32Array(24).fill(-77), goodDims);
@@ -29,7 +42,7 @@ export function goodCall(method: Method, engine: EngineName = 'philox'): StepCal
   return {
     s: scheduler(),
     modelOutput: drawn(1),
-    timestep: method === 'addNoise' ? [3, 7] : 0.5,
+    timestep: method === 'addNoise' ? 3 : 0.5,
     sample: drawn(2),
     options: {
       generator: new Generator(3, { engine }),
@@ -58,7 +71,7 @@ const args = ({ modelOutput, timestep, sample, options }: StepCall) => ({
 });
 
 function withoutNoise(options: StepCall['options']) {
-  if (options === null || typeof options !== 'object') return options;
+  if (options === null || typeof options !== 'object' || !('noise' in options)) return options;
   const { noise: _, ...rest } = options;
   return rest;
 }
@@ -80,16 +93,9 @@ export function runAsync(method: Method, call: StepCall): Promise<Results> {
 /** Everything that a failed call could have changed, in a form for toEqual. */
 export function traces({ s, modelOutput, sample, options }: StepCall): unknown[] {
   const { generator, noise, out, outMean } = (options ?? {}) as Partial<StepCall['options']>;
-  const memory = [modelOutput, sample, noise, out, outMean].map((value) => bytesAround(dataOf(value)).toString('base64'));
+  const memory = [modelOutput, sample, noise, out, outMean].map((value) =>
+    bytesAround(dataOf(value)).toString('base64'),
+  );
   const positions = [generator].flat().map((g) => (g instanceof Generator ? position(g) : ''));
   return [...memory, ...positions, s.timesteps, s.sigmas, s.discreteSigmas];
-}
-
-/** The data of a value that may be no tensor at all. */
-function dataOf(value: unknown): unknown {
-  try {
-    return (value as { data?: unknown } | null | undefined)?.data;
-  } catch {
-    return undefined;
-  }
 }
