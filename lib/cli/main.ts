@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import type { BenchCommandOptions } from './bench';
 import type { SampleOptions } from './sample';
 
 const { version } = JSON.parse(readFileSync(join(__dirname, '..', '..', 'package.json'), 'utf8')) as {
@@ -21,8 +22,14 @@ function seed(text: string): bigint {
   return BigInt(text);
 }
 
-function label(text: string, others: number[] = []): number[] {
-  return [...others, integer(0, 2 ** 31 - 1)(text)];
+/** Integers of an option that takes several. */
+const integers =
+  (min: number, max: number) =>
+  (text: string, others: number[] = []): number[] => [...others, integer(min, max)(text)];
+
+function positive(text: string): number {
+  if (!(Number(text) > 0 && Number(text) < Infinity)) throw new InvalidArgumentError('Expected a number above 0.');
+  return Number(text);
 }
 
 // Commands are loaded when they run: doctor must speak where the addon does not load.
@@ -44,10 +51,23 @@ program
       .choices(['philox', 'torch'])
       .default('philox'),
   )
-  .option('--label <n...>', 'the class, one for all images or one for each', label)
+  .option('--label <n...>', 'the class, one for all images or one for each', integers(0, 2 ** 31 - 1))
   .option('--device <name>', 'where the samples lie: auto or cpu', 'auto')
   .option('--columns <n>', 'images in a row (default: a square)', integer(1, 65535))
   .action(async (options: SampleOptions) => (await import('./sample.js')).sample(options));
+
+program
+  .command('bench')
+  .description("time the kernels, beside this machine's limits")
+  .option('--threads <n...>', 'numbers of threads (default: 1 and all)', integers(1, 1024))
+  .addOption(
+    new Option('--type <name...>', 'element types').choices(['float32', 'float16']).default(['float32', 'float16']),
+  )
+  .option('--filter <text>', 'only cases whose name holds this, as "8x3x256x256 stepPred philox"')
+  .option('--seconds <s>', 'for each timing', positive, 0.2)
+  .option('--torch', 'beside the same arithmetic in PyTorch, where a Python with torch is found')
+  .option('--json <file>', 'write the results there, too')
+  .action(async (options: BenchCommandOptions) => (await import('./bench.js')).bench(options));
 
 program
   .command('doctor')

@@ -89,6 +89,10 @@ export interface Native {
 
   getNumThreads(): number;
   setNumThreads(count: number): void;
+  /** Bytes a second of STREAM's copy and triad over float32 arrays of that length. */
+  streamRate(elements: number): { copy: number; triad: number };
+  /** Normals a second, into the cache: philox (1) on all threads, torch (2) on one. */
+  normalRate(kind: number): number;
   instructionSet(): string;
   cudaDevices(): { devices: { name: string; memory: number; computeCapability: string }[]; unavailable: string };
 }

@@ -5,6 +5,7 @@
 #include "binding/exports.hpp"
 #include "core/tables.hpp"
 #include "cpu/kernels.hpp"
+#include "cpu/limits.hpp"
 #include "cpu/multiversion.hpp"
 #include "cpu/thread_pool.hpp"
 #include "cpu/torch_stream.hpp"
@@ -103,6 +104,21 @@ Napi::Value setNumThreads(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value streamRateOf(const Napi::CallbackInfo& info) {
+  Args args(info);
+  const cpu::StreamRate rate = cpu::streamRate(std::max<size_t>(args.count(), 1));
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("copy", rate.copy);
+  result.Set("triad", rate.triad);
+  return result;
+}
+
+Napi::Value normalRateOf(const Napi::CallbackInfo& info) {
+  Args args(info);
+  const auto kind = args.count() == 2 ? Noise::Kind::Torch : Noise::Kind::Philox;
+  return Napi::Number::New(info.Env(), cpu::normalRate(kind));
+}
+
 Napi::Value instructionSetOf(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), cpu::instructionSet());
 }
@@ -139,6 +155,8 @@ void exportHost(Napi::Env env, Napi::Object exports) {
   add("convert", convert);
   add("getNumThreads", getNumThreads);
   add("setNumThreads", setNumThreads);
+  add("streamRate", streamRateOf);
+  add("normalRate", normalRateOf);
   add("instructionSet", instructionSetOf);
   add("cudaDevices", cudaDevices);
 }

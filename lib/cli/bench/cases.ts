@@ -1,0 +1,103 @@
+import type { StepSize } from '../../native';
+import { Generator } from '../../random/generator';
+import { ScoreSdeVeScheduler } from '../../scheduler/scheduler';
+import { Tensor } from '../../tensor/tensor';
+
+/** CIFAR-10, 256x256 and 1024x1024 images, in batches that networks take. */
+export const shapes: readonly (readonly number[])[] = [
+  [1, 3, 32, 32],
+  [16, 3, 32, 32],
+  [64, 3, 32, 32],
+  [1, 3, 256, 256],
+  [8, 3, 256, 256],
+  [16, 3, 256, 256],
+  [1, 3, 1024, 1024],
+  [4, 3, 1024, 1024],
+];
+
+export type BenchType = 'float32' | 'float16';
+type Engine = 'philox' | 'torch';
+
+/** What PyTorch is timed at, beside it. */
+export type PeerOp = 'randn' | 'step_pred' | 'step_correct' | 'add_noise';
+
+export interface Case {
+  op: string;
+  engine: Engine | '-';
+  dims: readonly number[];
+  type: BenchType;
+  /** Bytes that an element costs at least: each tensor read or written once. */
+  bytes: number;
+  /** Normals drawn for an element. */
+  normals: number;
+  peer?: PeerOp;
+  sync(): unknown;
+  async(): Promise<unknown>;
+}
+
+/** The operations on one shape, through the public interface and with `out` given, so that none allocates. */
+export function casesOf(dims: readonly number[], type: BenchType): Case[] {
+  const scheduler = new ScoreSdeVeScheduler();
+  const draw = (seed: number) => new Generator(seed).randn(dims, { type });
+  const [sample, score, out, outMean] = [draw(1), draw(2), draw(3), Tensor.empty(dims, { type })];
+  const width = type === 'float32' ? 4 : 2;
+  const indices = Array.from({ length: dims[0]! }, () => 1000);
+  const common = { dims, type, normals: 1 };
+
+  const randn = (engine: Engine): Case => {
+    const generator = new Generator(4, { engine });
+    return {
+      ...common,
+      op: 'randn',
+      engine,
+      bytes: width,
+      peer: 'randn',
+      sync: () => generator.randn(dims, { type, out }),
+      async: () => generator.randnAsync(dims, { type, out }),
+    };
+  };
+  const stepPred = (engine: Engine, withMean: boolean): Case => {
+    const generator = new Generator(4, { engine });
+    const options = withMean ? { generator, out, outMean } : { generator, out, returnMean: false };
+    return {
+      ...common,
+      op: withMean ? 'stepPred, mean' : 'stepPred',
+      engine,
+      bytes: (withMean ? 4 : 3) * width,
+      peer: 'step_pred',
+      sync: () => scheduler.stepPred(score, 0.5, sample, options),
+      async: () => scheduler.stepPredAsync(score, 0.5, sample, options),
+    };
+  };
+  const stepCorrect = (engine: Engine, stepSize: StepSize): Case => {
+    const options = { generator: new Generator(4, { engine }), out, stepSize, sigma: 1 };
+    return {
+      ...common,
+      op: `stepCorrect ${stepSize}`,
+      engine,
+      bytes: 3 * width,
+      peer: stepSize === 'batch' ? 'step_correct' : undefined,
+      sync: () => scheduler.stepCorrect(score, sample, options),
+      async: () => scheduler.stepCorrectAsync(score, sample, options),
+    };
+  };
+  return [
+    randn('philox'),
+    randn('torch'),
+    stepPred('philox', false),
+    stepPred('philox', true),
+    stepPred('torch', false),
+    ...(['batch', 'sample', 'dim', 'ald'] as const).map((stepSize) => stepCorrect('philox', stepSize)),
+    stepCorrect('torch', 'batch'),
+    {
+      ...common,
+      op: 'addNoise',
+      engine: '-',
+      bytes: 3 * width,
+      normals: 0,
+      peer: 'add_noise',
+      sync: () => scheduler.addNoise(sample, score, indices, { out }),
+      async: () => scheduler.addNoiseAsync(sample, score, indices, { out }),
+    },
+  ];
+}

@@ -1,0 +1,62 @@
+import type { BenchResult, CaseResult } from './run';
+
+const columns = [
+  'shape',
+  'operation',
+  'engine',
+  'type',
+  'thr',
+  'us',
+  'p10 - p90',
+  'async us',
+  'GB/s',
+  'band',
+  'rng',
+  'torch',
+];
+const widths = [13, 18, 6, 7, 3, 9, 17, 9, 6, 5, 5, 6];
+const left = 4; // so many columns are text
+
+const us = (value: number): string => value.toFixed(value < 100 ? 1 : 0);
+const percent = (share: number | undefined): string => (share === undefined ? '' : `${Math.round(100 * share)}%`);
+const times = (ratio: number | undefined): string => (ratio === undefined ? '' : `${ratio.toFixed(1)}x`);
+
+const row = (cells: string[]): string =>
+  cells.map((cell, i) => (i < left ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join(' ');
+
+export const header = row(columns);
+
+/** A case as a line of the table. */
+export function caseLine(c: CaseResult): string {
+  const range = `${us(c.sync.p10)} - ${us(c.sync.p90)}`;
+  const [rate, shares] = [c.rate.toFixed(1), [percent(c.ofBandwidth), percent(c.ofNormals)]];
+  const text = [c.shape, c.op, c.engine, c.type, String(c.threads)];
+  return row([...text, us(c.sync.median), range, us(c.async.median), rate, ...shares, times(c.timesTorch)]);
+}
+
+/** What follows the table. */
+export function summary({ machine, limits, fixed, loopDelay }: BenchResult): string {
+  const lines = [
+    '',
+    Object.entries(machine)
+      .map(([key, value]) => `${key}: ${value}`)
+      .join(', '),
+  ];
+  for (const { threads, philox, torch, stream } of limits) {
+    const triads = Object.entries(stream).map(([shape, { triad }]) => `${shape} ${(triad / 1e9).toFixed(0)}`);
+    lines.push(
+      `limits with ${threads} thread(s): ${(philox / 1e9).toFixed(2)} philox and ${(torch / 1e9).toFixed(2)} torch normals a ns; ` +
+        `triad over arrays of a shape's size, GB/s: ${triads.join(', ')}`,
+    );
+  }
+  for (const { name, time, timesTorch } of fixed)
+    lines.push(
+      `${name}: ${us(time.median)} us (${us(time.p10)} - ${us(time.p90)}) ${timesTorch ? `${times(timesTorch)} torch` : ''}`,
+    );
+  lines.push(
+    `event loop while 8 pipelines ran: held for ${loopDelay.longest.toFixed(2)} ms at most, ${loopDelay.p99.toFixed(2)} ms at the 99th percentile`,
+    '',
+    'band: least time by the triad over the time taken; rng: the same by the rate of normals; torch: PyTorch over ours.',
+  );
+  return lines.join('\n');
+}

@@ -1,0 +1,82 @@
+#include "cpu/limits.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
+#include "cpu/kernels.hpp"
+#include "cpu/multiversion.hpp"
+#include "cpu/thread_pool.hpp"
+#include "cpu/torch_stream.hpp"
+
+namespace score_sde::cpu {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+MULTIVERSION void copy(float* __restrict c, const float* __restrict a, size_t count) {
+  for (size_t i = 0; i < count; ++i) c[i] = a[i];
+}
+
+MULTIVERSION void triad(float* __restrict a, const float* __restrict b, const float* __restrict c, size_t count) {
+  for (size_t i = 0; i < count; ++i) a[i] = b[i] + 3.0f * c[i];
+}
+
+/// Seconds of the fastest of several passes: for a tenth of a second, ten at least.
+template <class Pass>
+double fastest(const Pass& pass) {
+  double best = 1e9, total = 0.0;
+  for (int i = 0; i < 10 || total < 0.1; ++i) {
+    const auto start = Clock::now();
+    pass();
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    best = std::min(best, seconds);
+    total += seconds;
+  }
+  return best;
+}
+
+}  // namespace
+
+StreamRate streamRate(size_t elements) {
+  std::vector<float> a(elements, 1.0f), b(elements, 2.0f), c(elements, 3.0f);
+  auto& pool = ThreadPool::instance();
+  // One piece for each thread, and one in all where a thread alone is faster.
+  const size_t share = (elements + static_cast<size_t>(pool.threads()) - 1) / static_cast<size_t>(pool.threads());
+  StreamRate rate{};
+  for (const size_t grain : {share, elements}) {
+    const double copied = fastest([&] {
+      pool.forRange(elements, grain, [&](size_t begin, size_t end) { copy(&c[begin], &a[begin], end - begin); });
+    });
+    const double added = fastest([&] {
+      pool.forRange(elements, grain,
+                    [&](size_t begin, size_t end) { triad(&a[begin], &b[begin], &c[begin], end - begin); });
+    });
+    rate.copy = std::max(rate.copy, 8.0 * static_cast<double>(elements) / copied);
+    rate.triad = std::max(rate.triad, 12.0 * static_cast<double>(elements) / added);
+  }
+  return rate;
+}
+
+double normalRate(Noise::Kind kind) {
+  constexpr size_t kPasses = 1024;
+  auto& pool = ThreadPool::instance();
+  if (kind == Noise::Kind::Torch) {
+    TorchState state;
+    torchSeed(state, 1);
+    alignas(64) float values[kBlock];
+    return kPasses * kBlock / fastest([&] {
+             TorchDraw draw(state, kPasses * kBlock, Dtype::Float32);
+             for (size_t i = 0; i < kPasses; ++i) draw.next(values, kBlock);
+           });
+  }
+  const size_t threads = static_cast<size_t>(pool.threads());
+  return static_cast<double>(threads * kPasses * kBlock) / fastest([&] {
+           pool.forRange(threads * kPasses, kPasses, [](size_t begin, size_t end) {
+             alignas(64) float values[kBlock];
+             for (size_t i = begin; i < end; ++i) philoxNormals(values, kBlock / 4, i * (kBlock / 4), 1);
+           });
+         });
+}
+
+}  // namespace score_sde::cpu
