@@ -106,11 +106,22 @@ class CpuBackend final : public Backend {
  public:
   Status randn(const RandnParams& p) override {
     const Shape shape = joined(p.shape, p.noise, {});
-    forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
+    const auto finish = [&](const float* z, size_t at, size_t n, float* out) {
+      if (z != out || p.scale != 1.0f) scale(out, z, n, p.scale);
+      writeBlock(p.out, at, n, out);
+    };
+    if (p.noise.kind == Noise::Kind::Torch) {
+      forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
+        const size_t at = row * shape.cols + col;
+        finish(z, at, n, blockTarget(p.out, at, scratch.out));
+      });
+      return {};
+    }
+    const NoiseSource source(p.noise, shape);
+    forBlocks(shape, [&](size_t row, size_t col, size_t n, Scratch& scratch) {
       const size_t at = row * shape.cols + col;
       float* const out = blockTarget(p.out, at, scratch.out);
-      scale(out, z, n, p.scale);
-      writeBlock(p.out, at, n, out);
+      finish(source.block(row, col, n, scratch, out), at, n, out);
     });
     return {};
   }

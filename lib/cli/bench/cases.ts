@@ -31,8 +31,8 @@ export interface Case {
   /** Normals drawn for an element. */
   normals: number;
   peer?: PeerOp;
-  sync(): unknown;
-  async(): Promise<unknown>;
+  sync: () => unknown;
+  async: () => Promise<unknown>;
 }
 
 /** The operations on one shape, through the public interface and with `out` given, so that none allocates. */
