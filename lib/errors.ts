@@ -44,9 +44,12 @@ export function assertOptions(options: unknown, name = 'options'): void {
   throw new ScoreSdeError('ERR_CONFIG', `${name} must be an object of named values, got ${show(options)}`);
 }
 
-/** What was thrown, in words: not everything that is thrown is an Error. */
+/** What was thrown, on one line: not everything that is thrown is an Error, and some errors have several. */
 export function reasonOf(thrown: unknown): string {
-  return thrown instanceof Object && 'message' in thrown ? String(thrown.message) : String(thrown);
+  const text = typeof thrown === 'object' && thrown !== null && 'message' in thrown ? thrown.message : thrown;
+  return String(text)
+    .trim()
+    .replace(/\s*\n\s*/g, ' ');
 }
 
 /** A value as it should read in an error message: short, typed, never a dump. */

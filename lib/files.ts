@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
+import type { Stats } from 'node:fs';
 import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { ScoreSdeError } from './errors';
+import { reasonOf, ScoreSdeError } from './errors';
 
 /** The text of a UTF-8 file of at most `limit` bytes, or undefined where there is none. ERR_CONFIG (too long, no UTF-8), ERR_IO. */
 export async function readTextIfFile(file: string, limit: number): Promise<string | undefined> {
@@ -15,16 +16,31 @@ export async function readTextIfFile(file: string, limit: number): Promise<strin
 }
 
 async function readIfFile(file: string, limit: number): Promise<Buffer | undefined> {
+  const stats = await statIfThere(file);
+  if (!stats?.isFile()) return undefined;
+  if (stats.size > limit) throw new ScoreSdeError('ERR_CONFIG', `${file}: expected at most ${limit} bytes`);
+  return readFile(file).catch((cause) => {
+    throw unreadable(file, cause);
+  });
+}
+
+/** Whether a path leads to a file. ERR_IO where that cannot be told. */
+export async function isFile(file: string): Promise<boolean> {
+  return (await statIfThere(file))?.isFile() ?? false;
+}
+
+async function statIfThere(file: string): Promise<Stats | undefined> {
   try {
-    const stats = await stat(file);
-    if (!stats.isFile()) return undefined;
-    if (stats.size <= limit) return await readFile(file);
+    return await stat(file);
   } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
+    const { code } = cause as NodeJS.ErrnoException;
     if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
-    throw new ScoreSdeError('ERR_IO', `cannot read ${file}: ${message}`, { cause });
+    throw unreadable(file, cause);
   }
-  throw new ScoreSdeError('ERR_CONFIG', `${file}: expected at most ${limit} bytes`);
+}
+
+function unreadable(file: string, cause: unknown): ScoreSdeError {
+  return new ScoreSdeError('ERR_IO', `cannot read ${file}: ${reasonOf(cause)}`, { cause });
 }
 
 /** Writes a file, and its folder if need be. It appears whole or not at all. ERR_IO. */
@@ -43,6 +59,6 @@ export async function writeWhole(file: string, data: string | Uint8Array): Promi
     await rename(temporary, file);
   } catch (cause) {
     await rm(temporary, { force: true }).catch(() => {});
-    throw new ScoreSdeError('ERR_IO', `cannot write ${file}: ${(cause as Error).message}`, { cause });
+    throw new ScoreSdeError('ERR_IO', `cannot write ${file}: ${reasonOf(cause)}`, { cause });
   }
 }

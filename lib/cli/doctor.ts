@@ -1,4 +1,7 @@
+import { execFile } from 'node:child_process';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { reasonOf } from '../errors';
 import type { OnnxRuntime } from '../models/runtime';
 
 type Line = [topic: string, text: string];
@@ -40,26 +43,18 @@ async function runtime(): Promise<Line[]> {
   const lines: Line[] = [
     ['onnxruntime-node', `${ort.env.versions.node ?? ort.env.versions.common}, ${require.resolve('onnxruntime-node')}`],
   ];
-  ort.env.logLevel = 'fatal'; // the reasons are told below, once
   for (const { name, bundled } of ort.listSupportedBackends?.() ?? [{ name: 'cpu', bundled: true }])
     lines.push([`  ${name}`, await tryProvider(name, bundled)]);
   return lines;
 }
 
-/** Whether the built-in model runs on an execution provider, and why not. */
+/** Whether the built-in model loads on an execution provider, and why not. */
 async function tryProvider(name: string, bundled: boolean): Promise<string> {
-  const { openSession } = await import('../models/runtime.js');
-  const { folderOf } = await import('../models/pretrained.js');
-  try {
-    const session = await openSession(join(folderOf('digits'), 'unet', 'model.onnx'), name);
-    await session.release?.();
-    return name === 'cpu' ? 'works' : 'works, through fromInferenceSession';
-  } catch (error) {
-    const { message } = (error as Error).cause as Error;
-    // Before the reason come the place in the source and the condition that failed.
-    const reason = message.split('\n')[0]!.replace(/^.* was false\. /, '');
-    return bundled
-      ? `does not work: ${reason}`
-      : `does not work, its library is not part of the npm package: ${reason}`;
-  }
+  const probe = promisify(execFile)(process.execPath, [join(__dirname, 'probe.js'), name], { timeout: 60_000 });
+  const reason = await probe.then(
+    ({ stdout }) => stdout.replace(/^.* was false\. /, ''), // before the reason come the source line and its condition
+    (error: Error & { signal?: string }) => `loading it ended the process (${error.signal ?? reasonOf(error)})`,
+  );
+  if (reason === '') return name === 'cpu' ? 'works' : 'works, through fromInferenceSession';
+  return bundled ? `does not work: ${reason}` : `does not work, its library is not part of the npm package: ${reason}`;
 }

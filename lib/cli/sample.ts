@@ -38,22 +38,15 @@ export async function sample(options: SampleOptions): Promise<void> {
     signal: controller.signal,
   };
   const bar = new SingleBar({ format: '{bar} {value}/{total} steps, {eta_formatted} left', hideCursor: true });
-  const result = await pipeline
-    .run({
-      ...run,
-      onStep: ({ index, total }) => {
-        if (index === 0) bar.start(total, 0);
-        bar.update(index + 1);
-      },
-    })
-    .finally(() => bar.stop());
+  bar.start(options.steps ?? pipeline.scheduler.config.numTrainTimesteps, 0);
+  const result = await pipeline.run({ ...run, onStep: ({ index }) => bar.update(index + 1) }).finally(() => bar.stop());
   const file = await result.toPng({ columns: options.columns });
   if (controller.signal.aborted) throw new AbortError(controller.signal);
   await writeWhole(out, file);
   await pipeline.dispose();
   const { images, steps, calls, seconds, device } = result;
   process.stdout.write(
-    `${out}: ${images.dims[0]} images, seed ${seed} (${engine}), ${steps} steps, ` +
+    `${out}: ${images.dims[0]} ${images.dims[0] === 1 ? 'image' : 'images'}, seed ${seed} (${engine}), ${steps} steps, ` +
       `${calls} network calls, ${seconds.toFixed(2)} s on ${device}\n`,
   );
 }

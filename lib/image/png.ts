@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { ScoreSdeError, show } from '../errors';
+import { assertOptions, reasonOf, ScoreSdeError, show } from '../errors';
 import { KernelCall } from '../native/call';
 import { operand } from '../tensor/operand';
 import type { TensorLike } from '../tensor/tensor';
@@ -25,7 +25,9 @@ const maxPixels = 2 ** 28;
  * @param images [B, C, H, W], C of 1 (grey), 3 (RGB) or 4 (RGBA)
  * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_DISPOSED; ERR_RANGE (columns, or a picture of more than 2^28 pixels)
  */
-export async function toPng(images: TensorLike, { columns }: PngOptions = {}): Promise<Buffer> {
+export async function toPng(images: TensorLike, options: PngOptions = {}): Promise<Buffer> {
+  assertOptions(options);
+  const { columns } = options;
   const { memory, type, dims } = operand(images, 'images');
   const [count = 0, channels = 0, height = 0, width = 0] = dims;
   const color = colorTypes[channels];
@@ -99,5 +101,5 @@ function start(): Worker {
 }
 
 function failure(cause: unknown): ScoreSdeError {
-  return new ScoreSdeError('ERR_IO', `cannot encode the picture: ${(cause as Error).message}`, { cause });
+  return new ScoreSdeError('ERR_IO', `cannot encode the picture: ${reasonOf(cause)}`, { cause });
 }

@@ -2,7 +2,8 @@ import type { PerSample } from '../tensor/numbers';
 import type { Tensor, TensorLike } from '../tensor/tensor';
 
 /** A further input of a network: a number for all samples, one per sample, or a tensor. */
-export type ModelInput = PerSample | bigint | boolean | BigInt64Array | TensorLike;
+export type ModelInput =
+  PerSample | bigint | boolean | readonly (number | bigint | boolean)[] | BigInt64Array | TensorLike;
 
 /** Further inputs of a network by name, e.g. { class_labels: [3, 1, 4] }. */
 export type ModelInputs = Readonly<Record<string, ModelInput>>;

@@ -1,6 +1,7 @@
 import { ScoreSdeError, show } from '../errors';
 import { Dtype, native } from '../native';
 import { assertPerRow, elementsOf, listOf } from '../tensor/numbers';
+import { sizeOfDims } from '../tensor/tensor';
 import type { ModelInput } from './model';
 
 /** An input or output of a network, as its metadata describes it. */
@@ -38,6 +39,8 @@ const integers: Record<string, NumberArrayClass> = {
 
 export const isFloat = (port: Port): boolean => port.type in floats || port.type === 'float16';
 export const isInteger = (port: Port): boolean => port.type in integers;
+/** Whether it takes one number a sample, or one in all. */
+export const isPerSample = (port: Port): boolean => port.shape.slice(1).every((dim) => dim === 1);
 
 const shapeText = ({ shape }: Port): string => `[${shape.join(', ')}]`;
 const portText = (port: Port): string => `${port.name} (${port.type} ${shapeText(port)})`;
@@ -53,28 +56,28 @@ export function assertFits(port: Port, dims: readonly number[], name = port.name
     );
 }
 
-/** A number of any type to an array of the port's; ERR_RANGE where the type does not hold it, ERR_MODEL where no number is of that type. */
-function cast(port: Port, values: readonly unknown[]): ArrayBufferView {
+/** Numbers of any type to an array of the port's; ERR_RANGE where the type does not hold one, ERR_MODEL where no number is of that type. */
+function cast(port: Port, values: readonly unknown[], name: string): ArrayBufferView {
   for (const value of values)
     if (typeof value !== 'number' && typeof value !== 'bigint' && typeof value !== 'boolean')
-      throw new ScoreSdeError('ERR_DTYPE', `modelInputs.${port.name} must hold numbers, got ${show(value)}`);
+      throw new ScoreSdeError('ERR_DTYPE', `${name} must hold numbers, got ${show(value)}`);
   const numbers = values as readonly (number | bigint | boolean)[];
-  if (isFloat(port)) {
-    const wide = port.type === 'float16' ? Float32Array : floats[port.type]!;
-    const data = new wide(numbers.length);
+  if (port.type === 'float16') return toFloat16(Float32Array.from(numbers, Number));
+  if (port.type in floats) {
+    const data = new floats[port.type]!(numbers.length);
     numbers.forEach((value, i) => (data[i] = Number(value)));
-    return port.type === 'float16' ? toFloat16(data as Float32Array) : data;
+    return data;
   }
   const Class = integers[port.type];
   if (Class === undefined)
-    throw new ScoreSdeError('ERR_MODEL', `the model's input ${portText(port)} takes no numbers`);
+    throw new ScoreSdeError('ERR_MODEL', `the model's input ${portsText([port])} takes no numbers`);
   const data = new Class(numbers.length);
   const big = port.type.endsWith('64');
   numbers.forEach((value, i) => {
     const whole = typeof value === 'number' && !Number.isInteger(value) ? undefined : value;
     if (whole !== undefined) data[i] = big ? BigInt(whole) : Number(whole);
     if (whole === undefined || BigInt(data[i]!) !== BigInt(whole) || (port.type === 'bool' && Number(whole) > 1))
-      throw new ScoreSdeError('ERR_RANGE', `modelInputs.${port.name} must hold values of ${port.type}, got ${show(value)}`);
+      throw new ScoreSdeError('ERR_RANGE', `${name} must hold values of ${port.type}, got ${show(value)}`);
   });
   return data;
 }
@@ -85,39 +88,36 @@ export function toFloat16(values: Float32Array): Uint16Array {
   return bits;
 }
 
-const feedOf = (port: Port, data: ArrayBufferView, dims: readonly number[]): Feed => {
-  assertFits(port, dims, `modelInputs.${port.name}`);
-  return { type: port.type, data, dims, location: 'cpu' };
-};
+function feedOf(port: Port, values: readonly unknown[], dims: readonly number[], name: string): Feed {
+  assertFits(port, dims, name);
+  return { type: port.type, data: cast(port, values, name), dims, location: 'cpu' };
+}
 
 /** One value a sample where the port has a batch axis, one for all where it has none. ERR_SHAPE, ERR_RANGE, ERR_DTYPE. */
-export function feedPerSample(port: Port, list: ArrayLike<unknown>, batch: number): Feed {
-  const [first, ...rest] = port.shape;
-  const name = `modelInputs.${port.name}`;
-  if (rest.some((dim) => dim !== 1))
-    throw new ScoreSdeError('ERR_SHAPE', `${name} must be a tensor of dims ${shapeText(port)}`);
+export function feedPerSample(port: Port, list: ArrayLike<unknown>, batch: number, name: string): Feed {
+  if (!isPerSample(port)) throw new ScoreSdeError('ERR_SHAPE', `${name} must be a tensor of dims ${shapeText(port)}`);
   assertPerRow(list, batch, name);
   const values = list.length === batch ? Array.from(list) : new Array<unknown>(batch).fill(list[0]);
-  if (first !== undefined && first !== 1) return feedOf(port, cast(port, values), [batch, ...rest.map(() => 1)]);
+  const ones = port.shape.map(() => 1);
+  if (port.shape.length > 0 && port.shape[0] !== 1) return feedOf(port, values, [batch, ...ones.slice(1)], name);
   if (values.some((value) => value !== values[0]))
     throw new ScoreSdeError('ERR_SHAPE', `${name} must be the same for all samples: this model takes one value a call`);
-  return feedOf(port, cast(port, values.slice(0, 1)), port.shape.map(() => 1));
+  return feedOf(port, values.slice(0, 1), ones, name);
 }
 
 /** A user's value of a further input, cast to what the port takes. */
 export function feed(port: Port, value: ModelInput, batch: number): Feed {
+  const name = `modelInputs.${port.name}`;
   if (port.shape.length > 1 && value !== null && typeof value === 'object' && 'dims' in value && 'data' in value) {
+    const size = sizeOfDims(value.dims, `${name}.dims`);
+    const elements = Array.from(elementsOf(value, name));
     const dims = Array.from(value.dims);
-    const elements = Array.from(elementsOf(value, `modelInputs.${port.name}`));
-    if (elements.length !== dims.reduce((a, b) => a * b, 1))
-      throw new ScoreSdeError('ERR_SHAPE', `modelInputs.${port.name} has dims [${dims.join(', ')}] and ${elements.length} elements`);
-    return feedOf(port, cast(port, elements), dims);
+    if (elements.length !== size)
+      throw new ScoreSdeError('ERR_SHAPE', `${name} has dims [${dims.join(', ')}] and ${elements.length} elements`);
+    return feedOf(port, elements, dims, name);
   }
-  const list = listOf(value, `modelInputs.${port.name}`);
+  const list = listOf(value, name);
   if (list === undefined)
-    throw new ScoreSdeError(
-      'ERR_DTYPE',
-      `modelInputs.${port.name} must be a number, one for each sample, or a tensor, got ${show(value)}`,
-    );
-  return feedPerSample(port, list, batch);
+    throw new ScoreSdeError('ERR_DTYPE', `${name} must be a number, one for each sample, or a tensor, got ${show(value)}`);
+  return feedPerSample(port, list, batch, name);
 }

@@ -1,12 +1,12 @@
-import { stat } from 'node:fs/promises';
-import { ScoreSdeError } from '../errors';
+import { reasonOf, ScoreSdeError } from '../errors';
+import { isFile } from '../files';
 import type { SessionLike } from './session';
 
 /** What is used of onnxruntime-node. */
 export interface OnnxRuntime {
   InferenceSession: { create(path: string, options: object): Promise<SessionLike> };
   listSupportedBackends?(): { name: string; bundled: boolean }[];
-  env: { logLevel?: string; versions: { common: string; node?: string } };
+  env: { versions: { common: string; node?: string } };
 }
 
 /** onnxruntime-node, an optional peer, loaded when the first network is. ERR_MODEL. */
@@ -20,7 +20,7 @@ export function onnxRuntime(): OnnxRuntime {
       'ERR_MODEL',
       missing
         ? 'onnxruntime-node is needed to run a network and is not installed: npm install onnxruntime-node'
-        : `onnxruntime-node cannot be loaded: ${(cause as Error).message}`,
+        : `onnxruntime-node cannot be loaded: ${reasonOf(cause)}`,
       { cause },
     );
   }
@@ -28,8 +28,7 @@ export function onnxRuntime(): OnnxRuntime {
 
 /** A session for an ONNX file on one of onnxruntime's execution providers. ERR_MODEL. */
 export async function openSession(file: string, provider = 'cpu'): Promise<SessionLike> {
-  const found = await stat(file).catch(() => undefined);
-  if (!found?.isFile())
+  if (!(await isFile(file)))
     throw new ScoreSdeError(
       'ERR_MODEL',
       `${file}: no such file; the network must be there as ONNX, other weights are not read`,
@@ -38,6 +37,6 @@ export async function openSession(file: string, provider = 'cpu'): Promise<Sessi
   try {
     return await InferenceSession.create(file, { executionProviders: [provider], logSeverityLevel: 4 });
   } catch (cause) {
-    throw new ScoreSdeError('ERR_MODEL', `${file} cannot be loaded: ${(cause as Error).message}`, { cause });
+    throw new ScoreSdeError('ERR_MODEL', `${file} cannot be loaded: ${reasonOf(cause)}`, { cause });
   }
 }

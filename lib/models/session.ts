@@ -1,8 +1,8 @@
-import { ScoreSdeError, show } from '../errors';
+import { reasonOf, ScoreSdeError, show } from '../errors';
 import { elementsOf } from '../tensor/numbers';
 import { Tensor, typedData, type TensorLike } from '../tensor/tensor';
 import type { ModelInput, ModelInputs, ScoreModel } from './model';
-import { assertFits, feed, feedPerSample, isFloat, isInteger, portsText, toFloat16, type Feed, type Port } from './port';
+import { assertFits, feed, feedPerSample, isFloat, isInteger, isPerSample, portsText, toFloat16, type Feed, type Port } from './port';
 
 /** What is used of an onnxruntime-node InferenceSession (1.22 or later, for its metadata). */
 export interface SessionLike {
@@ -73,11 +73,14 @@ export function fromInferenceSession(session: SessionLike, options: SessionModel
     throw new ScoreSdeError('ERR_MODEL', `session must be an InferenceSession of onnxruntime-node, got ${show(session)}`);
   const inputs = portsOf(session.inputMetadata, 'inputMetadata');
   const outputs = portsOf(session.outputMetadata, 'outputMetadata');
-  const sample = choose(inputs, 'sample', options.sample, 'sample', [(p) => isFloat(p) && p.shape.length > 1]);
+  const sample = choose(inputs, 'sample', options.sample, 'sample', [
+    (p) => isFloat(p) && p.shape.length > 1 && !isPerSample(p),
+    (p) => isFloat(p) && p.shape.length > 1,
+  ]);
   const others = inputs.filter((port) => port !== sample);
   const timestep = choose(others, 'timestep', options.timestep, 'timestep', [
-    (p) => isFloat(p) && p.shape.length < 2,
-    (p) => isInteger(p) && p.shape.length < 2,
+    (p) => isFloat(p) && isPerSample(p),
+    (p) => isInteger(p) && isPerSample(p),
   ]);
   const output = choose(outputs, 'output', options.output, 'out_sample', [() => true]);
   if (!['float32', 'float16'].includes(sample.type) || !isFloat(output))
@@ -114,15 +117,19 @@ export function fromInferenceSession(session: SessionLike, options: SessionModel
     const feeds = {
       ...further,
       [sample.name]: sample.type === 'float16' ? { type: 'float16', data: toFloat16(x.data as Float32Array), dims: x.dims, location: 'cpu' } : x,
-      [timestep.name]: feedPerSample(timestep, isInteger(timestep) ? levels.map(Math.trunc) : levels, x.dims[0]!),
+      [timestep.name]: feedPerSample(timestep, isInteger(timestep) ? levels.map(Math.trunc) : levels, x.dims[0]!, 'sigma'),
     };
-    let result: unknown;
+    let outputs: Record<string, unknown>;
     try {
-      result = (await session.run(feeds as never, [output.name]))[output.name];
+      outputs = await session.run(feeds as never, [output.name]);
     } catch (cause) {
-      throw new ScoreSdeError('ERR_MODEL', `the model failed: ${(cause as Error).message}`, { cause });
+      throw new ScoreSdeError('ERR_MODEL', `the model failed: ${reasonOf(cause)}`, { cause });
     }
-    return asFloat32(result as TensorLike);
+    try {
+      return asFloat32(outputs[output.name] as TensorLike);
+    } catch (cause) {
+      throw new ScoreSdeError('ERR_MODEL', `the model gave no ${output.name}: ${reasonOf(cause)}`, { cause });
+    }
   }
 
   return Object.assign(run, {
@@ -135,8 +142,8 @@ export function fromInferenceSession(session: SessionLike, options: SessionModel
 }
 
 /** A session's output as float32, where it lies if it is. */
-function asFloat32({ data: given, dims, type: named }: TensorLike): Tensor {
-  const { data, type } = typedData(given, named, "the model's output");
-  if (type === 'float32') return new Tensor('float32', data as Float32Array, dims);
-  return new Tensor('float32', Float32Array.from(elementsOf({ data: given, type: named }, "the model's output") as ArrayLike<number>), dims);
+function asFloat32(output: TensorLike): Tensor {
+  const { data, type } = typedData(output?.data, output?.type, 'the output');
+  if (type === 'float32') return new Tensor('float32', data as Float32Array, output.dims);
+  return new Tensor('float32', Float32Array.from(elementsOf(output, 'the output') as ArrayLike<number>), output.dims);
 }

@@ -61,7 +61,7 @@ export async function* predictorCorrector(run: Run): AsyncGenerator<SamplingStep
   let calls = 0;
 
   let sample: Tensor = Tensor.empty(dims);
-  let mean = Tensor.empty(dims);
+  let mean: Tensor = Tensor.empty(dims);
   // Out of place, so that the corrector can keep its noise where its result will be.
   let spare: Tensor = Tensor.empty(dims);
   const shape = batchShape(operand(sample, 'sample'));
@@ -121,7 +121,7 @@ function checkedScore(score: TensorLike, dims: readonly number[]): TensorLike {
   }
 }
 
-/** The reader of a step may dispose what it was given. */
-function viewOf(tensor: Tensor): Tensor {
+/** For a reader who may dispose what it is given. */
+export function viewOf(tensor: Tensor): Tensor {
   return new Tensor(tensor.type, tensor.data, tensor.dims);
 }

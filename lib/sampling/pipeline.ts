@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { resolveDevice } from '../devices';
-import { ScoreSdeError, show } from '../errors';
+import { assertOptions, ScoreSdeError, show } from '../errors';
 import { toPng, type PngOptions } from '../image/png';
 import { loadPretrained } from '../models/pretrained';
 import type { ModelInputs, ScoreModel } from '../models/model';
@@ -11,7 +11,7 @@ import { Generator, generatorsOf } from '../random/generator';
 import { inferenceSchedule } from '../scheduler/schedule';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import { sizeOfDims, Tensor } from '../tensor/tensor';
-import { predictorCorrector, type Run, type SamplingStep } from './loop';
+import { predictorCorrector, viewOf, type Run, type SamplingStep } from './loop';
 
 export interface PipelineOptions {
   scheduler: ScoreSdeVeScheduler;
@@ -86,7 +86,9 @@ export class ScoreSdeVePipeline {
   readonly device: string;
 
   /** @throws ScoreSdeError ERR_CONFIG, ERR_SHAPE, ERR_CUDA_UNAVAILABLE */
-  constructor({ scheduler, model, sampleShape, device }: PipelineOptions) {
+  constructor(options: PipelineOptions) {
+    assertOptions(options);
+    const { scheduler, model, sampleShape, device } = options;
     if (!(scheduler instanceof ScoreSdeVeScheduler))
       throw new ScoreSdeError('ERR_CONFIG', `scheduler must be a ScoreSdeVeScheduler, got ${show(scheduler)}`);
     if (typeof model !== 'function')
@@ -104,7 +106,9 @@ export class ScoreSdeVePipeline {
    * Needs onnxruntime-node.
    * @throws ScoreSdeError ERR_CONFIG, ERR_IO, ERR_MODEL, ERR_CUDA_UNAVAILABLE
    */
-  static async fromPretrained(dir: string, { device }: { device?: string } = {}): Promise<ScoreSdeVePipeline> {
+  static async fromPretrained(dir: string, options: { device?: string } = {}): Promise<ScoreSdeVePipeline> {
+    assertOptions(options);
+    const { device } = options;
     resolveDevice(device ?? 'auto');
     return new ScoreSdeVePipeline({ ...(await loadPretrained(dir)), device });
   }
@@ -114,15 +118,17 @@ export class ScoreSdeVePipeline {
    * @throws ScoreSdeError ERR_RANGE, ERR_CONFIG, ERR_SHAPE, ERR_MODEL before any work; ERR_ABORTED, ERR_NON_FINITE,
    *   ERR_MODEL and what the model or onStep throws during it
    */
-  async run({ onStep, ...options }: RunOptions = {}): Promise<SamplingResult> {
+  async run(options: RunOptions = {}): Promise<SamplingResult> {
+    assertOptions(options);
+    const { onStep } = options;
     if (onStep !== undefined && typeof onStep !== 'function')
       throw new ScoreSdeError('ERR_CONFIG', `onStep must be a function, got ${show(onStep)}`);
     const start = performance.now();
     const run = this.#prepare(options);
     let last: SamplingStep;
     for await (const step of predictorCorrector({ ...run, inPlace: onStep === undefined })) {
+      last = { ...step, mean: viewOf(step.mean) };
       await onStep?.(step);
-      last = step;
     }
     const { mean, calls, total } = last!;
     const images = await clamped(mean);
@@ -143,6 +149,7 @@ export class ScoreSdeVePipeline {
   }
 
   #prepare(options: StepsOptions): Prepared {
+    assertOptions(options);
     const { config } = this.scheduler;
     const { batchSize = 1, numInferenceSteps = config.numTrainTimesteps, modelInputs = {}, signal } = options;
     if (!Number.isInteger(batchSize) || batchSize < 1)
@@ -160,7 +167,7 @@ export class ScoreSdeVePipeline {
     sizeOfDims(dims, 'the batch');
     const { seed, generators } = sourceOf(options, batchSize);
     const stepSize = options.stepSize ?? (seed === undefined ? 'batch' : 'sample');
-    if (!Object.hasOwn(StepSizeCode, stepSize))
+    if (typeof stepSize !== 'string' || !Object.hasOwn(StepSizeCode, stepSize))
       throw new ScoreSdeError(
         'ERR_CONFIG',
         `stepSize must be 'batch', 'sample', 'dim' or 'ald', got ${show(stepSize)}`,

@@ -35,10 +35,11 @@ function dataOf(value: { data?: unknown }, name: string): unknown {
   }
 }
 
-/** The elements of anything with `data`, 16-bit floats widened. ERR_DTYPE. */
-export function elementsOf(like: { data: unknown; type?: unknown }, name: string): ArrayLike<unknown> {
-  if (Array.isArray(like.data)) return like.data as unknown[];
-  const { data, type } = typedData(like.data, like.type, name);
+/** The elements of anything with `data`, 16-bit floats widened. ERR_DTYPE, ERR_DISPOSED. */
+export function elementsOf(like: { data?: unknown; type?: unknown }, name: string): ArrayLike<unknown> {
+  const given = dataOf(like, name);
+  if (Array.isArray(given)) return given as unknown[];
+  const { data, type } = typedData(given, like.type, name);
   return widened(data, type);
 }
 

@@ -1,0 +1,302 @@
+import { execFileSync, spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { PNG } from 'pngjs';
+import { devices, Generator, getNumThreads, ScoreSdeVePipeline, type ErrorCode, type RunOptions } from '../lib';
+import { pipelineFolder, removeFolders, temporaryFolder } from './support/folders';
+
+const root = join(__dirname, '..');
+const main = join(root, 'dist', 'cli', 'main.js');
+const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
+
+// The command that users run is the compiled one.
+beforeAll(() => {
+  execFileSync(process.execPath, [require.resolve('typescript/bin/tsc'), '-p', 'tsconfig.build.json'], { cwd: root });
+}, 120_000);
+afterAll(removeFolders);
+jest.setTimeout(60_000);
+
+/** So many steps (samplingEps allows no more) that only what ends before the work, or in it, ends in time. */
+const forever = ['--steps', '99000'];
+
+interface Ended {
+  code: number | null;
+  signal: NodeJS.Signals | null;
+  stdout: string;
+  stderr: string;
+}
+
+function start(args: string[], cwd: string, env: NodeJS.ProcessEnv = {}) {
+  // What jest is told is not the command's business.
+  const { NODE_OPTIONS: _, ...inherited } = process.env;
+  const child = spawn(process.execPath, [main, ...args], { cwd, env: { ...inherited, ...env } });
+  let [stdout, stderr] = ['', ''];
+  child.stdout.on('data', (data: Buffer) => (stdout += data.toString()));
+  child.stderr.on('data', (data: Buffer) => (stderr += data.toString()));
+  const ended = new Promise<Ended>((resolve) =>
+    child.on('close', (code, signal) => resolve({ code, signal, stdout, stderr })),
+  );
+  return { child, ended };
+}
+
+const run = (args: string[], cwd: string, env?: NodeJS.ProcessEnv) => start(args, cwd, env).ended;
+
+/** Runs `sample`, which must succeed without a word on stderr. */
+async function sample(args: string[], cwd: string): Promise<string> {
+  const { stdout, ...ended } = await run(['sample', ...args], cwd);
+  expect(ended).toEqual({ code: 0, signal: null, stderr: '' });
+  expect(stdout).toMatch(/^[^\n]+\n$/);
+  return stdout.trimEnd();
+}
+
+/** The same in this process. */
+async function picture(options: RunOptions, columns?: number): Promise<Buffer> {
+  const pipeline = await ScoreSdeVePipeline.fromPretrained('digits');
+  const result = await pipeline.run(options);
+  await pipeline.dispose();
+  return result.toPng({ columns });
+}
+
+const sizeOf = (file: Buffer) => {
+  const { width, height } = PNG.sync.read(file);
+  return [width, height];
+};
+
+describe('sample', () => {
+  const rows: { args: string; options: () => RunOptions; columns?: number; size: [number, number] }[] = [
+    { args: '--seed 7 --batch 5', options: () => ({ seed: 7, batchSize: 5 }), size: [84, 56] },
+    { args: '--seed 7', options: () => ({ seed: 7, batchSize: 16 }), size: [112, 112] },
+    { args: '--seed -1 --batch 1', options: () => ({ seed: 2n ** 64n - 1n }), size: [28, 28] },
+    {
+      args: '--seed 18446744073709551615 --batch 2',
+      options: () => ({ seed: 2n ** 64n - 1n, batchSize: 2 }),
+      size: [56, 28],
+    },
+    {
+      args: '--seed 7 --label 3 1 4',
+      options: () => ({ seed: 7, batchSize: 3, modelInputs: { class_labels: [3, 1, 4] } }),
+      size: [56, 56],
+    },
+    {
+      args: '--seed 7 --label 3 --batch 2',
+      options: () => ({ seed: 7, batchSize: 2, modelInputs: { class_labels: 3 } }),
+      size: [56, 28],
+    },
+    {
+      args: '--seed 7 --batch 3 --columns 1 --device cpu --model digits',
+      options: () => ({ seed: 7, batchSize: 3 }),
+      columns: 1,
+      size: [28, 84],
+    },
+    {
+      args: '--seed 7 --batch 2 --engine torch',
+      options: () => ({ generator: new Generator(7, { engine: 'torch' }), batchSize: 2 }),
+      size: [56, 28],
+    },
+  ];
+  test.each(rows)('$args', async ({ args, options, columns, size }) => {
+    const folder = await temporaryFolder();
+    const said = await sample([...args.split(' '), '--steps', '3', '--out', 'x.png'], folder);
+    const file = await readFile(join(folder, 'x.png'));
+    expect(sizeOf(file)).toEqual(size);
+    expect(file).toEqual(await picture({ numInferenceSteps: 3, ...options() }, columns));
+    expect(await readdir(folder)).toEqual(['x.png']);
+
+    const { batchSize = 1, seed = 7 } = options();
+    const engine = args.includes('torch') ? 'torch' : 'philox';
+    const [what, ...how] = said.split(', ');
+    expect(what).toMatch(new RegExp(`^${join(folder, 'x.png')}: ${batchSize} images?$`));
+    expect(how).toEqual([
+      expect.stringMatching(new RegExp(`^seed (${seed}|${BigInt.asIntN(64, BigInt(seed))}) \\(${engine}\\)$`)),
+      '3 steps',
+      '6 network calls',
+      expect.stringMatching(/^\d+\.\d\d s on cpu$/),
+    ]);
+  });
+
+  test('the seed it says makes the same picture again', async () => {
+    const folder = await temporaryFolder();
+    const few = ['--batch', '2', '--steps', '3'];
+    const seeds: string[] = [];
+    for (const file of ['a.png', 'b.png']) {
+      seeds.push(/seed (\d+) /.exec(await sample([...few, '--out', file], folder))![1]!);
+    }
+    expect(seeds[0]).not.toBe(seeds[1]);
+    await sample([...few, '--out', 'c.png', '--seed', seeds[0]!], folder);
+    expect(await readFile(join(folder, 'c.png'))).toEqual(await readFile(join(folder, 'a.png')));
+  });
+
+  test('the file is named after the model unless told otherwise', async () => {
+    const cwd = await temporaryFolder();
+    const few = ['--batch', '1', '--steps', '2', '--seed', '1'];
+    await sample(few, cwd);
+    await sample([...few, '--model', `${await pipelineFolder({}, 'faces')}/`], cwd);
+    expect((await readdir(cwd)).sort()).toEqual(['digits.png', 'faces.png']);
+    expect(sizeOf(await readFile(join(cwd, 'faces.png')))).toEqual([2, 2]);
+  });
+
+  test('a folder is made for the file, and a file that was there replaced', async () => {
+    const cwd = await temporaryFolder();
+    const args = ['--batch', '1', '--steps', '2', '--out', join('a', 'b', 'x.png')];
+    await sample([...args, '--seed', '1'], cwd);
+    const first = await readFile(join(cwd, 'a/b/x.png'));
+    await sample([...args, '--seed', '2'], cwd);
+    expect(await readFile(join(cwd, 'a/b/x.png'))).not.toEqual(first);
+    expect(await readdir(join(cwd, 'a/b'))).toEqual(['x.png']);
+  });
+});
+
+describe('sample fails with one line, code 1 and no file', () => {
+  const plain = () => pipelineFolder();
+  const foreign = () => pipelineFolder({ 'model_index.json': { _class_name: 'DDPMPipeline' } });
+  const corrupt = () => pipelineFolder({ 'unet/model.onnx': 'not a network' });
+  const empty = () => pipelineFolder({ 'unet/model.onnx': '' });
+  const rows: [string, () => Promise<string[]> | string[], ErrorCode, RegExp][] = [
+    ['no such model', () => ['--model', 'none'], 'ERR_CONFIG', /none holds no model_index.json.*digits/],
+    ['a file for a model', () => ['--model', 'there.png'], 'ERR_CONFIG', /there.png holds no model_index.json/],
+    ['another pipeline', async () => ['--model', await foreign()], 'ERR_CONFIG', /DDPMPipeline/],
+    ['a corrupt network', async () => ['--model', await corrupt()], 'ERR_MODEL', /model.onnx cannot be loaded/],
+    ['an empty network', async () => ['--model', await empty()], 'ERR_MODEL', /model.onnx cannot be loaded/],
+    ['a folder for the file', () => ['--out', '.'], 'ERR_IO', /cannot write .*: it is a folder/],
+    ['a path below a file', () => ['--out', 'there.png/x.png'], 'ERR_IO', /cannot write .*there.png is no folder/],
+    ['a path deep below a file', () => ['--out', 'there.png/a/b/x.png'], 'ERR_IO', /there.png is no folder/],
+    ['another number of labels', () => ['--label', '1', '2', '--batch', '3'], 'ERR_SHAPE', /class_labels.*3.*got 2/],
+    ['a label that there is not', () => ['--label', '99', '--batch', '1'], 'ERR_MODEL', /99/],
+    [
+      'labels that the model does not take',
+      async () => ['--model', await plain(), '--label', '1'],
+      'ERR_MODEL',
+      /class_labels/,
+    ],
+    ['a seed beyond 64 bits', () => ['--seed', '18446744073709551616'], 'ERR_RANGE', /seed .*18446744073709551616/],
+    ['a GPU', () => ['--device', 'cuda'], 'ERR_CUDA_UNAVAILABLE', /device 'cuda' cannot be used: \S/],
+    ['an unknown device', () => ['--device', 'tpu'], 'ERR_CONFIG', /device must be .*"tpu"/],
+  ];
+  test.each(rows)('%s', async (_, args, code, says) => {
+    const cwd = await temporaryFolder();
+    await writeFile(join(cwd, 'there.png'), 'it was here before');
+    const { stderr, ...ended } = await run(['sample', ...forever, ...(await args())], cwd);
+    expect(ended).toEqual({ code: 1, signal: null, stdout: '' });
+    expect(stderr).toMatch(new RegExp(`^score-sde: [^\n]+ \\(${code}\\)\n$`));
+    expect(stderr).toMatch(says);
+    expect(await readdir(cwd)).toEqual(['there.png']);
+    expect(await readFile(join(cwd, 'there.png'), 'utf8')).toBe('it was here before');
+  });
+
+  const usage: [string[], RegExp][] = [
+    ...['0', '-1', '1.5', 'many', '', '65537', '1e3', '0x10'].map((value): [string[], RegExp] => [
+      [`--batch=${value}`],
+      /^error: option '--batch <n>' argument '.*' is invalid. Expected an integer from 1 to 65536/,
+    ]),
+    [['--steps=0'], /^error: option '--steps <n>' .* Expected an integer from 1 to 16777216/],
+    [['--steps=2.5'], /^error: option '--steps <n>'/],
+    [['--columns=0'], /^error: option '--columns <n>' .* Expected an integer from 1 to 65535/],
+    [['--seed=1.5'], /^error: option '--seed <n>' .* Expected an integer/],
+    [['--seed=seven'], /^error: option '--seed <n>'/],
+    [['--label', 'seven'], /^error: option '--label <n...>' .* Expected an integer/],
+    [['--label', '-1'], /^error: /],
+    [['--engine', 'mt19937'], /^error: option '--engine <name>' .*philox, torch/],
+    [['--batch'], /^error: option '--batch <n>' argument missing/],
+    [['--size', '28'], /^error: unknown option '--size'/],
+    [['digits'], /^error: too many arguments/],
+  ];
+  test.each(usage)('%j is not understood', async (args, says) => {
+    const cwd = await temporaryFolder();
+    const { stderr, ...ended } = await run(['sample', ...forever, ...args], cwd);
+    expect(ended).toEqual({ code: 1, signal: null, stdout: '' });
+    expect(stderr).toMatch(says);
+    expect(stderr).not.toMatch(/^ +at /m);
+    // The error, and where the options are listed.
+    expect(stderr.trimEnd().split('\n').filter(Boolean)).toHaveLength(2);
+    expect(await readdir(cwd)).toEqual([]);
+  });
+});
+
+describe('SIGINT', () => {
+  /** Until a process has loaded onnxruntime: then its handler stands, and soon it samples. */
+  async function hasBegun({ pid }: ChildProcessWithoutNullStreams): Promise<void> {
+    const maps = `/proc/${pid}/maps`;
+    const loaded = () => !existsSync('/proc/self/maps') || readFileSync(maps, 'utf8').includes('libonnxruntime');
+    for (const end = Date.now() + 30_000; !loaded() && Date.now() < end;) await sleep(20);
+    await sleep(existsSync(maps) ? 500 : 3000);
+  }
+  const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+  test.each([
+    ['no file where there was none', false],
+    ['the file that was there', true],
+  ])('while it samples leaves %s', async (_, before) => {
+    const cwd = await temporaryFolder();
+    await mkdir(join(cwd, 'out'));
+    if (before) await writeFile(join(cwd, 'out', 'x.png'), 'it was here before');
+    const { child, ended } = start(['sample', ...forever, '--batch', '1', '--out', 'out/x.png'], cwd);
+    await hasBegun(child);
+    expect(child.exitCode).toBeNull();
+    const asked = Date.now();
+    child.kill('SIGINT');
+    expect(await ended).toEqual({
+      code: 130,
+      signal: null,
+      stdout: '',
+      stderr: 'score-sde: interrupted, nothing was written\n',
+    });
+    expect(Date.now() - asked).toBeLessThan(5000);
+    expect(await readdir(cwd)).toEqual(['out']);
+    expect(await readdir(join(cwd, 'out'))).toEqual(before ? ['x.png'] : []);
+    if (before) expect(await readFile(join(cwd, 'out', 'x.png'), 'utf8')).toBe('it was here before');
+  });
+});
+
+describe('doctor', () => {
+  /** The lines by their topics. */
+  const topics = (text: string): Map<string, string> =>
+    new Map(
+      text
+        .trimEnd()
+        .split('\n')
+        .filter((line) => !line.startsWith(' ')) // onnxruntime's own, told beneath it
+        .map((line) => /^(\S+) +(.*)$/.exec(line)!.slice(1) as [string, string]),
+    );
+
+  test('says what is loaded, what works, and why the rest does not', async () => {
+    const { stdout, ...ended } = await run(['doctor'], await temporaryFolder());
+    expect(ended).toEqual({ code: 0, signal: null, stderr: '' });
+    const said = topics(stdout);
+    const [cpu, cuda] = devices();
+    expect(said.get('node')).toBe(`${process.version}, ${process.platform}-${process.arch}`);
+    expect(existsSync(said.get('addon')!)).toBe(true);
+    expect(basename(said.get('addon')!)).toMatch(/\.node$/);
+    expect(said.get('threads')).toMatch(new RegExp(`^${getNumThreads()} .*SCORE_SDE_NUM_THREADS`));
+    expect(said.get('cpu')).toContain('works');
+    expect(stdout).toContain(`works: ${cpu!.name}, ${cpu!.architecture}`);
+    expect(said.get(cuda!.device)).toBe(`not used: ${cuda!.reason}`);
+    expect(cuda!.reason).toMatch(/\w{3}/);
+    expect(said.get('onnxruntime-node')).toMatch(/^\d+\.\d+\.\d+, .*onnxruntime-node/);
+    // What the package carries no library for must say so.
+    for (const provider of ['cuda', 'tensorrt'])
+      expect(stdout).toMatch(new RegExp(`^  ${provider} +does not work.*: \\S`, 'm'));
+    expect(stdout).toMatch(/^ {2}cpu +works$/m);
+    expect(stdout).not.toMatch(/undefined|\[object|\u001b/);
+  });
+
+  test('the number of threads that it was told', async () => {
+    const { stdout } = await run(['doctor'], await temporaryFolder(), { SCORE_SDE_NUM_THREADS: '3' });
+    expect(topics(stdout).get('threads')).toMatch(/^3 /);
+  });
+});
+
+describe('the command itself', () => {
+  test.each<[string[], number, 'stdout' | 'stderr', RegExp]>([
+    [['--version'], 0, 'stdout', new RegExp(`^${version}\n$`)],
+    [['--help'], 0, 'stdout', /sample [^]*doctor /],
+    [['sample', '--help'], 0, 'stdout', /--model <dir>[^]*--out <file>[^]*--seed <n>[^]*--engine <name>[^]*--label/],
+    [[], 1, 'stderr', /sample [^]*doctor /],
+    [['paint'], 1, 'stderr', /^error: unknown command 'paint'/],
+  ])('%j', async (args, code, stream, says) => {
+    const ended = await run(args, await temporaryFolder());
+    expect({ code: ended.code, signal: ended.signal }).toEqual({ code, signal: null });
+    expect(ended[stream]).toMatch(says);
+    expect(ended[stream === 'stdout' ? 'stderr' : 'stdout']).toBe('');
+  });
+});
