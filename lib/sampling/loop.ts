@@ -101,7 +101,7 @@ export async function* predictorCorrector(run: Run): AsyncGenerator<SamplingStep
     await advance(planStepPred(schedule, score, timesteps[index]!, sample, options), index, 'predictor');
     // Steps that ran on this thread leave it to others for a moment.
     if (sample.size <= syncElements) await new Promise(setImmediate);
-    yield { index, total, timestep: timesteps[index]!, sigma, calls, sample: viewOf(sample), mean };
+    yield { index, total, timestep: timesteps[index]!, sigma, calls, sample: viewOf(sample), mean: viewOf(mean) };
   }
 }
 
