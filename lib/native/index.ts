@@ -12,7 +12,7 @@ export const NoiseKind = { given: 0, philox: 1, torch: 2 } as const;
 /** Kind, source, Dtype: memory of rows x cols values; (key, counter) pairs, one or one a row; torch states, one or one a row. */
 export type Noise =
   | [kind: 0, given: StateMemory, type: Dtype]
-  | [kind: 1, streams: BigUint64Array, type: Dtype]
+  | [kind: 1, streams: readonly [key: bigint, counter: bigint] | BigUint64Array, type: Dtype]
   | [kind: 2, states: Uint8Array[], type: Dtype];
 
 /** How the corrector chooses its step, numbered as in native/core/params.hpp. */
@@ -21,6 +21,8 @@ export type StepSize = keyof typeof StepSizeCode;
 
 type Batch = [rows: number, cols: number];
 type Operand = [memory: StateMemory, type: Dtype];
+/** One number for all rows, or one each. A number is cheaper: Node takes a microsecond to hand out a new array's memory. */
+export type PerRow = number | Float32Array;
 
 export type RandnArgs = [...Batch, ...Noise, scale: number, ...out: Operand];
 export type StepPredArgs = [
@@ -28,8 +30,8 @@ export type StepPredArgs = [
   ...modelOutput: Operand,
   ...sample: Operand,
   ...Noise,
-  sigma: Float32Array,
-  adjacentSigma: Float32Array,
+  sigma: PerRow,
+  adjacentSigma: PerRow,
   ...out: Operand,
   mean: StateMemory | null,
   meanType: Dtype,
@@ -40,11 +42,11 @@ export type StepCorrectArgs = [
   ...sample: Operand,
   ...Noise,
   stepSize: number,
-  snr: Float32Array,
-  sigma: Float32Array | null,
+  snr: PerRow,
+  sigma: PerRow | null,
   ...out: Operand,
 ];
-export type AddNoiseArgs = [...Batch, ...sample: Operand, ...Noise, sigma: Float32Array, ...out: Operand];
+export type AddNoiseArgs = [...Batch, ...sample: Operand, ...Noise, sigma: PerRow, ...out: Operand];
 
 export type ImageGridArgs = [
   count: number,

@@ -102,12 +102,11 @@ export class Generator {
 
   /** @internal Takes the next draws of a batch from its generators: one for all of it, or one a row. */
   static reserve(generators: readonly Generator[], rows: number, cols: number, type: Dtype): Noise {
-    const each = generators.length === 1 ? rows * cols : cols;
     if (generators[0]!.engine === 'torch')
       return [NoiseKind.torch, generators.map((g) => (g.#engine as TorchEngine).state), type];
-    const streams = new BigUint64Array(2 * generators.length);
-    generators.forEach((g, i) => (g.#engine as PhiloxEngine).reserve(each, streams, i));
-    return [NoiseKind.philox, streams, type];
+    const each = generators.length === 1 ? rows * cols : cols;
+    const pairs = generators.map((g) => (g.#engine as PhiloxEngine).reserve(each));
+    return [NoiseKind.philox, pairs.length === 1 ? pairs[0]! : BigUint64Array.from(pairs.flat()), type];
   }
 
   /** @internal The memory that draws from these generators write to. */

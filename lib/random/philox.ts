@@ -16,11 +16,11 @@ export class PhiloxEngine {
     this.offset = 0n;
   }
 
-  /** Writes (key, counter) of the next draw of `count` normals to `streams` at pair `index`, and moves on. */
-  reserve(count: number, streams: BigUint64Array, index: number): void {
-    streams[2 * index] = this.seed;
-    streams[2 * index + 1] = this.offset;
-    this.offset = BigInt.asUintN(64, this.offset + BigInt(Math.ceil(count / 4)));
+  /** Takes the next draw of `count` normals. */
+  reserve(count: number): [key: bigint, counter: bigint] {
+    const { seed, offset } = this;
+    this.offset = BigInt.asUintN(64, offset + BigInt(Math.ceil(count / 4)));
+    return [seed, offset];
   }
 
   getState(): PhiloxState {

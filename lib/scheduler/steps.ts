@@ -87,14 +87,8 @@ export function planStepPred(
   const { rows, cols } = batchShape(x);
   const indices = numbersOf(timestep, rows, 'timestep').map((t) => indexOf(schedule, t));
   const { discreteSigmas } = schedule;
-  const sigma = perRow(
-    indices.map((i) => discreteSigmas[i]!),
-    rows,
-  );
-  const adjacent = perRow(
-    indices.map((i) => adjacentSigma(discreteSigmas, i)),
-    rows,
-  );
+  const sigma = perRow(indices.map((i) => discreteSigmas[i]!));
+  const adjacent = perRow(indices.map((i) => adjacentSigma(discreteSigmas, i)));
   const noise = planNoise(options, x, x.type);
   const out = target(options.out, x, 'out');
   const mean =
@@ -145,7 +139,7 @@ export function planStepCorrect(
       'ERR_CONFIG',
       "stepSize 'ald' needs sigma, a number or one for each sample, in the options",
     );
-  const sigma = stepSize === 'ald' ? perRow(numbersOf(options.sigma, rows, 'sigma'), rows) : null;
+  const sigma = stepSize === 'ald' ? perRow(numbersOf(options.sigma, rows, 'sigma')) : null;
   const noise = planNoise(options, x, Dtype.float32);
   const out = target(options.out, x, 'out');
   const inputs = [x, m, ...noise.inputs];
@@ -161,7 +155,7 @@ export function planStepCorrect(
       x.type,
       ...noise.take(),
       StepSizeCode[stepSize],
-      new Float32Array(rows).fill(snr),
+      snr,
       sigma,
       out.operand.memory,
       out.operand.type,
@@ -202,7 +196,7 @@ export function planAddNoise(
   const out = target(options.out, x, 'out');
   const inputs = [x, ...source.inputs];
   assertOutputs([out.operand], inputs);
-  const sigma = perRow(levels, rows);
+  const sigma = perRow(levels);
   const call = new KernelCall(
     'addNoise',
     () => [rows, cols, x.memory, x.type, ...source.take(), sigma, out.operand.memory, out.operand.type],

@@ -1,5 +1,5 @@
 import { reasonOf, ScoreSdeError, show } from '../errors';
-import { Dtype, native } from '../native';
+import { Dtype, native, type PerRow } from '../native';
 import { Tensor, typedData, type TensorData, type TensorType } from './tensor';
 
 /** Numbers of an argument that may be one for all samples or one a sample: a number, an array, a typed array or a tensor. */
@@ -61,8 +61,8 @@ export function assertPerRow(list: ArrayLike<unknown>, rows: number, name: strin
 }
 
 /** A number for each row, from one for all or one each. */
-export function perRow(list: readonly number[], rows: number): Float32Array {
-  return list.length === rows ? Float32Array.from(list) : new Float32Array(rows).fill(list[0]!);
+export function perRow(list: readonly number[]): PerRow {
+  return list.length === 1 ? list[0]! : Float32Array.from(list);
 }
 
 /** The numbers of an argument, one for all rows or one for each. ERR_RANGE for what is no number, ERR_SHAPE for another count. */

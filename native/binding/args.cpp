@@ -1,6 +1,8 @@
 #include "binding/args.hpp"
 
 #include <cmath>
+#include <cstring>
+#include <iterator>
 #include <limits>
 
 #include "cpu/torch_stream.hpp"
@@ -11,13 +13,21 @@ namespace {
 constexpr double kMaxSafeInteger = 9007199254740991.0;
 
 struct Bytes {
-  uint8_t* data;
-  size_t length;
+  uint8_t* data = nullptr;
+  size_t length = 0;
 };
 
-Bytes bytesOf(Napi::TypedArray array) {
-  Napi::ArrayBuffer buffer = array.ArrayBuffer();
-  return {static_cast<uint8_t*>(buffer.Data()) + array.ByteOffset(), array.ByteLength()};
+constexpr size_t kElementSizes[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};  // by napi_typedarray_type
+
+/// The memory of a typed array, in one call of the engine; false where the value is none.
+bool bytesOf(Napi::Value value, Bytes& bytes) {
+  napi_typedarray_type type;
+  size_t length = 0;
+  void* data = nullptr;
+  if (napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr) != napi_ok) return false;
+  if (static_cast<size_t>(type) >= std::size(kElementSizes)) return false;
+  bytes = {static_cast<uint8_t*>(data), length * kElementSizes[type]};
+  return true;
 }
 
 }  // namespace
@@ -29,12 +39,6 @@ void fail(Napi::Env env, const Status& status) {
 }
 
 Napi::Value Args::take() { return info_[next_++]; }
-
-bool Args::skipNull() {
-  if (!info_[next_].IsNull()) return false;
-  ++next_;
-  return true;
-}
 
 double Args::number() {
   const Napi::Value value = take();
@@ -57,8 +61,9 @@ Shape Args::shape() {
   return {rows, cols};
 }
 
-uint64_t Args::word() {
-  const Napi::Value value = take();
+uint64_t Args::word() { return wordOf(take()); }
+
+uint64_t Args::wordOf(Napi::Value value) {
   if (!value.IsBigInt())
     fail(env(), Status::error("ERR_NATIVE", "expected a bigint as argument " + std::to_string(next_)));
   bool lossless = false;
@@ -73,15 +78,15 @@ Dtype Args::dtype() {
 }
 
 void* Args::memoryOf(Napi::Value value, size_t bytes, size_t alignment) {
-  if (!value.IsTypedArray())
+  Bytes memory;
+  if (!bytesOf(value, memory))
     fail(env(), Status::error("ERR_NATIVE", "expected a typed array as argument " + std::to_string(next_)));
-  const Bytes memory = bytesOf(value.As<Napi::TypedArray>());
   if (memory.length < bytes)
     fail(env(), Status::error("ERR_SHAPE", "expected at least " + std::to_string(bytes) + " bytes, got " +
                                                std::to_string(memory.length) + " (was the memory transferred away?)"));
   if (reinterpret_cast<uintptr_t>(memory.data) % alignment != 0)
     fail(env(), Status::error("ERR_NATIVE", "the memory is not aligned to " + std::to_string(alignment) + " bytes"));
-  held_.Set(held_.Length(), value);
+  if (!held_.IsEmpty()) held_.Set(held_.Length(), value);
   return memory.data;
 }
 
@@ -93,16 +98,18 @@ View Args::view(size_t count) {
   return {memoryOf(value, count * sizeOf(type), sizeOf(type)), type};
 }
 
+PerRow Args::perRow(size_t rows) {
+  const Napi::Value value = take();
+  if (value.IsNull()) return {};
+  if (value.IsNumber()) return {{value.As<Napi::Number>().FloatValue()}};
+  const auto* const first = static_cast<const float*>(memoryOf(value, rows * sizeof(float), sizeof(float)));
+  return {{first, first + rows}};
+}
+
 View Args::viewOrNull(size_t count) {
   if (!info_[next_].IsNull()) return view(count);
   next_ += 2;
   return {};
-}
-
-Napi::TypedArray Args::typedArray() {
-  const Napi::Value value = take();
-  memoryOf(value, 0, 1);
-  return value.As<Napi::TypedArray>();
 }
 
 Noise Args::noise(Shape shape) {
@@ -117,12 +124,16 @@ Noise Args::noise(Shape shape) {
     noise.given = view(shape.size());
   } else if (kind == 1) {
     noise.kind = Noise::Kind::Philox;
-    const Napi::TypedArray pairs = typedArray();
-    const Bytes memory = bytesOf(pairs);
-    const size_t streams = memory.length / sizeof(PhiloxStream);
-    expectStreams(streams);
-    noise.philox.resize(streams);
-    std::memcpy(noise.philox.data(), memory.data, streams * sizeof(PhiloxStream));
+    const Napi::Value list = take();
+    Bytes memory;
+    if (list.IsArray()) {
+      const Napi::Array pair = list.As<Napi::Array>();
+      noise.philox = {{wordOf(pair.Get(uint32_t{0})), wordOf(pair.Get(uint32_t{1}))}};
+    } else if (bytesOf(list, memory)) {
+      noise.philox.resize(memory.length / sizeof(PhiloxStream));
+      std::memcpy(noise.philox.data(), memory.data, noise.philox.size() * sizeof(PhiloxStream));
+    }
+    expectStreams(noise.philox.size());
     noise.type = dtype();
   } else if (kind == 2) {
     noise.kind = Noise::Kind::Torch;

@@ -13,10 +13,12 @@ namespace score_sde::binding {
 
 class Args {
  public:
-  explicit Args(const Napi::CallbackInfo& info) : info_(info), held_(Napi::Array::New(info.Env())) {}
+  /// With `hold`, every typed array whose memory is handed out is collected in held().
+  explicit Args(const Napi::CallbackInfo& info, bool hold = false) : info_(info) {
+    if (hold) held_ = Napi::Array::New(info.Env());
+  }
 
   Napi::Env env() const { return info_.Env(); }
-  /// Every object whose memory was handed out; keep it for as long as that memory is used.
   Napi::Array held() const { return held_; }
 
   double number();
@@ -32,18 +34,14 @@ class Args {
   T* array(size_t count) {
     return static_cast<T*>(memory(count, sizeof(T)));
   }
-  template <class T>
-  T* arrayOrNull(size_t count) {
-    return skipNull() ? nullptr : array<T>(count);
-  }
-  /// A typed array of any length.
-  Napi::TypedArray typedArray();
+  /// One number for all rows, a Float32Array of one each, or null for none.
+  PerRow perRow(size_t rows);
   /// Kind, source and Dtype of a batch's noise.
   Noise noise(Shape shape);
 
  private:
   Napi::Value take();
-  bool skipNull();
+  uint64_t wordOf(Napi::Value value);
   void* memory(size_t count, size_t elementSize);
   void* memoryOf(Napi::Value value, size_t bytes, size_t alignment);
   Dtype dtype();

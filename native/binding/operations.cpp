@@ -36,8 +36,8 @@ struct StepPred {
     p.modelOutput = args.view(p.shape.size());
     p.sample = args.view(p.shape.size());
     p.noise = args.noise(p.shape);
-    p.sigma = args.array<float>(p.shape.rows);
-    p.adjacentSigma = args.array<float>(p.shape.rows);
+    p.sigma = args.perRow(p.shape.rows);
+    p.adjacentSigma = args.perRow(p.shape.rows);
     p.out = args.view(p.shape.size());
     p.mean = args.viewOrNull(p.shape.size());
   }
@@ -54,12 +54,12 @@ struct StepCorrect {
     p.sample = args.view(p.shape.size());
     p.noise = args.noise(p.shape);
     p.stepSize = static_cast<StepSize>(args.count());
-    p.snr = args.array<float>(p.shape.rows);
-    p.sigma = args.arrayOrNull<float>(p.shape.rows);
+    p.snr = args.perRow(p.shape.rows);
+    p.sigma = args.perRow(p.shape.rows);
     p.out = args.view(p.shape.size());
   }
   Status run() {
-    if (p.stepSize > StepSize::Ald || (p.stepSize == StepSize::Ald && p.sigma == nullptr))
+    if (p.stepSize > StepSize::Ald || (p.stepSize == StepSize::Ald && p.sigma.values.empty()))
       return Status::error("ERR_NATIVE", "expected a step size, and a sigma with 'ald'");
     return cpu::backend().stepCorrect(p, &finite);
   }
@@ -72,7 +72,7 @@ struct AddNoise {
     p.shape = args.shape();
     p.sample = args.view(p.shape.size());
     p.noise = args.noise(p.shape);
-    p.sigma = args.array<float>(p.shape.rows);
+    p.sigma = args.perRow(p.shape.rows);
     p.out = args.view(p.shape.size());
   }
   Status run() { return cpu::backend().addNoise(p); }
@@ -138,7 +138,7 @@ class Call final : public AsyncCall {
 
 template <class Operation>
 Napi::Value async(const Napi::CallbackInfo& info) {
-  Args args(info);
+  Args args(info, true);
   Operation operation(args);
   return AsyncCall::start(info.Env(), std::make_unique<Call<Operation>>(std::move(operation)), args.held());
 }

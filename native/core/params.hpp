@@ -13,6 +13,12 @@ struct Shape {
   size_t size() const { return rows * cols; }
 };
 
+/// A number for every row: one for all of them, or one each.
+struct PerRow {
+  std::vector<float> values;
+  float operator[](size_t row) const { return values[values.size() == 1 ? 0 : row]; }
+};
+
 struct ConstView {
   const void* data = nullptr;
   Dtype type = Dtype::Float32;
@@ -55,8 +61,7 @@ struct StepPredParams {
   Shape shape;
   ConstView modelOutput, sample;
   Noise noise;
-  const float* sigma = nullptr;          // [rows]
-  const float* adjacentSigma = nullptr;  // [rows]
+  PerRow sigma, adjacentSigma;
   View out;
   View mean;  // data null: not wanted
 };
@@ -69,8 +74,8 @@ struct StepCorrectParams {
   ConstView modelOutput, sample;
   Noise noise;
   StepSize stepSize = StepSize::Batch;
-  const float* snr = nullptr;    // [rows]
-  const float* sigma = nullptr;  // [rows], only for Ald
+  PerRow snr;
+  PerRow sigma;  // only for Ald
   View out;
 };
 
@@ -86,7 +91,7 @@ struct AddNoiseParams {
   Shape shape;
   ConstView sample;
   Noise noise;
-  const float* sigma = nullptr;  // [rows]
+  PerRow sigma;
   View out;
 };
 

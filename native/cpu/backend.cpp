@@ -15,16 +15,15 @@
 namespace score_sde::cpu {
 namespace {
 
-constexpr size_t kGrain = 16;               // blocks to a piece of work: about 10 us
-constexpr uint32_t kInfinity = 0x7f800000;  // bits; NaNs lie above
+constexpr size_t kGrain = 16;  // blocks to a piece of work: about 10 us
 
 size_t blocksOf(Shape shape) { return shape.rows * sumGroups(shape.cols); }
 
 /// Rows that draw from one stream and share their coefficients are one long row, however short each is.
-Shape joined(Shape shape, const Noise& noise, std::initializer_list<const float*> coefficients) {
+Shape joined(Shape shape, const Noise& noise, std::initializer_list<const PerRow*> coefficients) {
   const bool perRow = noise.kind != Noise::Kind::Given && noise.streams() > 1;
-  const bool same = std::all_of(coefficients.begin(), coefficients.end(), [&](const float* c) {
-    return std::all_of(c, c + shape.rows, [&](float value) { return value == c[0]; });
+  const bool same = std::all_of(coefficients.begin(), coefficients.end(), [](const PerRow* c) {
+    return std::all_of(c->values.begin(), c->values.end(), [&](float value) { return value == c->values[0]; });
   });
   return perRow || !same ? shape : Shape{shape.size() > 0 ? size_t{1} : size_t{0}, shape.size()};
 }
@@ -60,29 +59,30 @@ void forNoise(Shape shape, const Noise& noise, const Visit& visit) {
   if (noise.kind == Noise::Kind::Torch) {
     drawTorch(noise, shape, [&](size_t at, size_t count, const float* values) {
       Scratch scratch;
-      forSegments(shape, at, count, values,
-                  [&](size_t row, size_t col, size_t n, const float* z) { visit(row, col, n, z, scratch); });
+      forSegments(shape, at, count, values, [&](size_t row, size_t col, size_t n, const float* z) {
+        visit(row, col, n, Normals{z, {}}, scratch);
+      });
     });
     return;
   }
   const NoiseSource source(noise, shape);
   forBlocks(shape, [&](size_t row, size_t col, size_t n, Scratch& scratch) {
-    visit(row, col, n, source.block(row, col, n, scratch), scratch);
+    visit(row, col, n, source.normals(row, col, n, scratch), scratch);
   });
 }
 
-/// The largest magnitude seen by any thread, as bits.
-class Worst {
+/// Whether what all threads wrote is finite.
+class Finite {
  public:
-  void see(uint32_t bits) {
-    if (bits >= kInfinity) bad_.store(true, std::memory_order_relaxed);
+  void see(bool finite) {
+    if (!finite) all_.store(false, std::memory_order_relaxed);
   }
   void report(bool* finite) const {
-    if (finite != nullptr) *finite = !bad_.load(std::memory_order_relaxed);
+    if (finite != nullptr) *finite = all_.load(std::memory_order_relaxed);
   }
 
  private:
-  std::atomic<bool> bad_{false};
+  std::atomic<bool> all_{true};
 };
 
 float rounded(float value, Dtype type) {
@@ -106,50 +106,36 @@ class CpuBackend final : public Backend {
  public:
   Status randn(const RandnParams& p) override {
     const Shape shape = joined(p.shape, p.noise, {});
-    const auto finish = [&](const float* z, size_t at, size_t n, float* out) {
-      if (z != out || p.scale != 1.0f) scale(out, z, n, p.scale);
-      writeBlock(p.out, at, n, out);
-    };
-    if (p.noise.kind == Noise::Kind::Torch) {
-      forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
-        const size_t at = row * shape.cols + col;
-        finish(z, at, n, blockTarget(p.out, at, scratch.out));
-      });
-      return {};
-    }
-    const NoiseSource source(p.noise, shape);
-    forBlocks(shape, [&](size_t row, size_t col, size_t n, Scratch& scratch) {
+    forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const Normals& z, Scratch& scratch) {
       const size_t at = row * shape.cols + col;
       float* const out = blockTarget(p.out, at, scratch.out);
-      finish(source.block(row, col, n, scratch, out), at, n, out);
+      store(out, z, n, p.scale);
+      writeBlock(p.out, at, n, out);
     });
     return {};
   }
 
   Status stepPred(const StepPredParams& p, bool* finite) override {
-    const Shape shape = joined(p.shape, p.noise, {p.sigma, p.adjacentSigma});
-    Worst worst;
-    forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
+    const Shape shape = joined(p.shape, p.noise, {&p.sigma, &p.adjacentSigma});
+    Finite written;
+    forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const Normals& z, Scratch& scratch) {
       const size_t at = row * shape.cols + col;
       const float d = diffusion(p.sigma[row], p.adjacentSigma[row]);
       const float* const x = readBlock(p.sample, at, n, scratch.sample);
       const float* const m = readBlock(p.modelOutput, at, n, scratch.score);
       float* const out = blockTarget(p.out, at, scratch.out);
-      if (p.mean.data == nullptr) {
-        worst.see(predict(out, x, m, z, n, d));
-      } else {
-        float* const mean = blockTarget(p.mean, at, scratch.mean);
-        worst.see(predictWithMean(out, mean, x, m, z, n, d));
-        writeBlock(p.mean, at, n, mean);
-      }
+      float* const mean = p.mean.data == nullptr ? nullptr : blockTarget(p.mean, at, scratch.mean);
+      written.see(predict(out, mean, x, m, z, n, d));
+      if (mean != nullptr) writeBlock(p.mean, at, n, mean);
       writeBlock(p.out, at, n, out);
     });
-    worst.report(finite);
+    written.report(finite);
     return {};
   }
 
   Status stepCorrect(const StepCorrectParams& p, bool* finite) override {
-    std::vector<float> steps(p.shape.rows);
+    PerRow steps{std::vector<float>(p.shape.rows)};
+    std::vector<double> noiseSums;
     const bool measuresNoise = p.stepSize == StepSize::Batch || p.stepSize == StepSize::Sample;
     // Noise whose norm is measured is needed twice. It waits in `out` where that is free to hold it, in memory of its
     // own where it cannot be drawn again, and is drawn again otherwise.
@@ -157,50 +143,55 @@ class CpuBackend final : public Backend {
     std::unique_ptr<float[]> own;
     const Noise* second = &p.noise;
     if (p.stepSize == StepSize::Ald) {
-      for (size_t r = 0; r < p.shape.rows; ++r) steps[r] = annealedStep(p.snr[r], p.sigma[r]);
+      for (size_t r = 0; r < p.shape.rows; ++r) steps.values[r] = annealedStep(p.snr[r], p.sigma[r]);
     } else if (!measuresNoise || p.noise.kind == Noise::Kind::Given) {
-      measure(p, NoiseSource(p.noise, p.shape), measuresNoise, nullptr, steps);
+      measure(p, NoiseSource(p.noise, p.shape), nullptr, noiseSums, steps.values);
     } else {
       // One serial stream, and one stream over short rows, are best drawn in one go, ahead of the norms.
       const bool serial = p.noise.kind == Noise::Kind::Torch;
       const bool ahead = serial || (p.noise.streams() == 1 && p.shape.cols < kBlock && p.shape.rows > 1);
       const bool free = p.out.type == Dtype::Float32 && p.out.data != p.sample.data && p.out.data != p.modelOutput.data;
-      float* store = free ? static_cast<float*>(p.out.data) : nullptr;
-      if (store == nullptr && ahead) {
+      float* kept = free ? static_cast<float*>(p.out.data) : nullptr;
+      if (kept == nullptr && ahead) {
         own.reset(new (std::nothrow) float[p.shape.size()]);
         if (own == nullptr) return Status::error("ERR_MEMORY", "stepCorrect: no memory for the noise");
-        store = own.get();
+        kept = own.get();
       }
-      if (store != nullptr) {
-        stored.given = {store, Dtype::Float32};
+      if (kept != nullptr) {
+        stored.given = {kept, Dtype::Float32};
         second = &stored;
       }
       if (ahead) {
         const Shape shape = joined(p.shape, p.noise, {});
-        forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch&) {
-          std::memcpy(store + row * shape.cols + col, z, n * sizeof(float));
+        // Blocks of the draw that are the rows' own are summed while they are in the cache.
+        const bool whole = p.shape.cols % kBlock == 0;
+        if (whole) noiseSums.resize(blocksOf(p.shape));
+        forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const Normals& z, Scratch&) {
+          const size_t at = row * shape.cols + col;
+          store(kept + at, z, n);
+          if (whole) noiseSums[at / kBlock] = sumSquares(kept + at, n);
         });
       }
-      measure(p, NoiseSource(ahead ? stored : p.noise, p.shape), true, ahead ? nullptr : store, steps);
+      measure(p, NoiseSource(ahead ? stored : p.noise, p.shape), ahead ? nullptr : kept, noiseSums, steps.values);
     }
 
-    const Shape shape = joined(p.shape, *second, {steps.data()});
-    Worst worst;
-    forNoise(shape, *second, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
+    const Shape shape = joined(p.shape, *second, {&steps});
+    Finite written;
+    forNoise(shape, *second, [&](size_t row, size_t col, size_t n, const Normals& z, Scratch& scratch) {
       const size_t at = row * shape.cols + col;
       const float* const x = readBlock(p.sample, at, n, scratch.sample);
       const float* const m = readBlock(p.modelOutput, at, n, scratch.score);
       float* const out = blockTarget(p.out, at, scratch.out);
-      worst.see(correct(out, x, m, z, n, steps[row], noiseScale(steps[row])));
+      written.see(correct(out, x, m, z, n, steps[row], noiseScale(steps[row])));
       writeBlock(p.out, at, n, out);
     });
-    worst.report(finite);
+    written.report(finite);
     return {};
   }
 
   Status addNoise(const AddNoiseParams& p) override {
-    const Shape shape = joined(p.shape, p.noise, {p.sigma});
-    forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const float* z, Scratch& scratch) {
+    const Shape shape = joined(p.shape, p.noise, {&p.sigma});
+    forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const Normals& z, Scratch& scratch) {
       const size_t at = row * shape.cols + col;
       float* const out = blockTarget(p.out, at, scratch.out);
       perturb(out, readBlock(p.sample, at, n, scratch.sample), z, n, p.sigma[row]);
@@ -234,19 +225,25 @@ class CpuBackend final : public Backend {
   }
 
  private:
-  /// The corrector's step of each row from the norms of the gradient and, where it is measured, of the noise.
-  static void measure(const StepCorrectParams& p, const NoiseSource& noise, bool measuresNoise, float* store,
+  /// The corrector's step of each row from the norms of the gradient and, where it is measured, of the noise: of its
+  /// blocks' sums, or of itself where there are none. Noise that is drawn for it is kept where `kept` is not null.
+  static void measure(const StepCorrectParams& p, const NoiseSource& noise, float* kept, std::vector<double>& noiseSums,
                       std::vector<float>& steps) {
     const size_t rows = p.shape.rows, cols = p.shape.cols, perRow = sumGroups(cols);
-    std::vector<double> gradSums(rows * perRow), noiseSums(measuresNoise ? rows * perRow : 0);
+    const bool batch = p.stepSize == StepSize::Batch, measuresNoise = batch || p.stepSize == StepSize::Sample;
+    const bool sumsNoise = measuresNoise && noiseSums.empty();
+    std::vector<double> gradSums(rows * perRow);
+    if (sumsNoise) noiseSums.resize(rows * perRow);
     forBlocks(p.shape, [&](size_t row, size_t col, size_t n, Scratch& scratch) {
       const size_t at = row * cols + col, group = row * perRow + col / kBlock;
       gradSums[group] = sumSquares(readBlock(p.modelOutput, at, n, scratch.score), n);
-      if (measuresNoise)
-        noiseSums[group] = sumSquares(noise.block(row, col, n, scratch, store == nullptr ? nullptr : store + at), n);
+      if (!sumsNoise) return;
+      float* const buffer = kept == nullptr ? scratch.noise : kept + at;
+      const float* const z = noise.values(row, col, n, buffer, scratch);
+      noiseSums[group] = sumSquares(z, n);
+      if (kept != nullptr && z != buffer) std::memcpy(buffer, z, n * sizeof(float));
     });
     std::vector<float> gradNorms(rows), noiseNorms(rows, std::sqrt(static_cast<float>(cols)));
-    const bool batch = p.stepSize == StepSize::Batch;
     for (size_t r = 0; r < rows; ++r) {
       gradNorms[r] = normOf(foldLevels(gradSums.data() + r * perRow, perRow));
       if (measuresNoise) noiseNorms[r] = normOf(foldLevels(noiseSums.data() + r * perRow, perRow));

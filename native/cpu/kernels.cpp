@@ -5,13 +5,16 @@
 #include <cstring>
 
 #include "cpu/multiversion.hpp"
+#include "cpu/philox_tile.hpp"
 #include "math/half.hpp"
+#include "math/normal.hpp"
 #include "math/ve.hpp"
 
 namespace score_sde::cpu {
 namespace {
 
-HD int32_t magnitude(float f) { return static_cast<int32_t>(bitsOf(f) & 0x7fffffffu); }
+/// 0 for a finite number, else something else.
+HD uint32_t defect(float f) { return bitsOf(f - f); }
 
 /// acc[l] += values at l, l + 128, ...; then the halving tree.
 template <class Value>
@@ -50,45 +53,120 @@ MULTIVERSION void narrowBfloat(uint16_t* __restrict out, const float* __restrict
   for (size_t i = 0; i < count; ++i) out[i] = floatToBfloat16(in[i]);
 }
 
-MULTIVERSION void scaleBlock(float* out, const float* in, size_t count, float factor) {
-  IN_PLACE for (size_t i = 0; i < count; ++i) out[i] = in[i] * factor;
-}
+// What is done to each normal: a functor takes element i and its normal, writes, and returns what may not be finite.
 
-MULTIVERSION uint32_t predictBlock(float* out, const float* x, const float* m, const float* z, size_t count, float d,
-                                   float d2) {
-  int32_t worst = 0;
-  IN_PLACE for (size_t i = 0; i < count; ++i) {
-    out[i] = score_sde::predict(predictMean(x[i], m[i], d2), z[i], d);
-    worst = std::max(worst, magnitude(out[i]));
+struct Store {
+  float* out;
+  float factor;
+  HD float operator()(size_t i, float z) const {
+    out[i] = z * factor;
+    return 0.0f;
   }
-  return static_cast<uint32_t>(worst);
-}
+};
 
-MULTIVERSION uint32_t predictBlockMean(float* out, float* mean, const float* x, const float* m, const float* z,
-                                       size_t count, float d, float d2) {
-  int32_t worst = 0;
-  IN_PLACE for (size_t i = 0; i < count; ++i) {
-    const float centre = predictMean(x[i], m[i], d2), next = score_sde::predict(centre, z[i], d);
+struct Predict {
+  float* out;
+  const float *sample, *score;
+  float diffusion, squared;
+  HD float operator()(size_t i, float z) const {
+    return out[i] = score_sde::predict(predictMean(sample[i], score[i], squared), z, diffusion);
+  }
+};
+
+struct PredictWithMean {
+  float *out, *mean;
+  const float *sample, *score;
+  float diffusion, squared;
+  HD float operator()(size_t i, float z) const {
+    const float centre = predictMean(sample[i], score[i], squared);
     mean[i] = centre;
-    out[i] = next;
-    worst = std::max(worst, magnitude(next));
+    return out[i] = score_sde::predict(centre, z, diffusion);
   }
-  return static_cast<uint32_t>(worst);
+};
+
+struct Correct {
+  float* out;
+  const float *sample, *score;
+  float step, scale;
+  HD float operator()(size_t i, float z) const {
+    return out[i] = score_sde::correct(sample[i], score[i], z, step, scale);
+  }
+};
+
+struct Perturb {
+  float* out;
+  const float* sample;
+  float sigma;
+  HD float operator()(size_t i, float z) const { return out[i] = score_sde::perturb(sample[i], z, sigma); }
+};
+
+/// Over normals in memory. Returns 0 where everything is finite.
+template <class Update>
+HD uint32_t overValues(const Update& update, const float* z, size_t count) {
+  uint32_t bad = 0;
+  IN_PLACE for (size_t i = 0; i < count; ++i) bad |= defect(update(i, z[i]));
+  return bad;
 }
 
-MULTIVERSION uint32_t correctBlock(float* out, const float* x, const float* m, const float* z, size_t count, float step,
-                                   float scale) {
-  int32_t worst = 0;
-  IN_PLACE for (size_t i = 0; i < count; ++i) {
-    const float next = score_sde::correct(x[i], m[i], z[i], step, scale);
-    out[i] = next;
-    worst = std::max(worst, magnitude(next));
+/// The normals of a tile's counters.
+template <int Tile, class Engine>
+HD void draw(float* __restrict z, uint64_t counter, uint64_t key) {
+  TileWords w;
+  Engine::template words<Tile>(w, counter, key);
+  for (size_t p = 0; p < 2 * Tile; ++p) {
+    const Pair pair = boxMuller(w.radius[p], w.angle[p]);
+    z[2 * p] = pair.first;
+    z[2 * p + 1] = pair.second;
   }
-  return static_cast<uint32_t>(worst);
 }
 
-MULTIVERSION void perturbBlock(float* out, const float* x, const float* z, size_t count, float sigma) {
-  IN_PLACE for (size_t i = 0; i < count; ++i) out[i] = score_sde::perturb(x[i], z[i], sigma);
+/// Over normals drawn on the spot: an update of a tile is short enough for the processor to fetch its memory while it
+/// still computes normals.
+template <class Engine, class Update>
+HD uint32_t overStream(const Update& update, PhiloxStream stream, size_t count) {
+  alignas(64) float z[4 * kTile];
+  uint32_t bad = 0;
+  size_t at = 0;
+  for (; at + 4 * kTile <= count; at += 4 * kTile) {
+    draw<kTile, Engine>(z, stream.counter + at / 4, stream.key);
+    IN_PLACE for (size_t i = 0; i < 4 * kTile; ++i) bad |= defect(update(at + i, z[i]));
+  }
+  for (; at < count; at += 4 * kSmallTile) {
+    draw<kSmallTile, Engine>(z, stream.counter + at / 4, stream.key);
+    const size_t left = std::min<size_t>(count - at, 4 * kSmallTile);
+    IN_PLACE for (size_t i = 0; i < left; ++i) bad |= defect(update(at + i, z[i]));
+  }
+  return bad;
+}
+
+// Both loops for an update, once for each instruction set.
+#if MULTIVERSION_X86
+#define OVER_NORMALS(Update)                                                                       \
+  MULTIVERSION uint32_t values(Update u, const float* z, size_t n) { return overValues(u, z, n); } \
+  __attribute__((target("arch=x86-64-v4"))) uint32_t drawn(Update u, PhiloxStream z, size_t n) {   \
+    return overStream<WideLanes<Lanes512, 8>>(u, z, n);                                            \
+  }                                                                                                \
+  __attribute__((target("arch=x86-64-v3"))) uint32_t drawn(Update u, PhiloxStream z, size_t n) {   \
+    return overStream<WideLanes<Lanes256, 4>>(u, z, n);                                            \
+  }                                                                                                \
+  __attribute__((target("default"))) uint32_t drawn(Update u, PhiloxStream z, size_t n) {          \
+    return overStream<Portable>(u, z, n);                                                          \
+  }
+#else
+#define OVER_NORMALS(Update)                                                          \
+  uint32_t values(Update u, const float* z, size_t n) { return overValues(u, z, n); } \
+  uint32_t drawn(Update u, PhiloxStream z, size_t n) { return overStream<Portable>(u, z, n); }
+#endif
+
+OVER_NORMALS(Store)
+OVER_NORMALS(Predict)
+OVER_NORMALS(PredictWithMean)
+OVER_NORMALS(Correct)
+OVER_NORMALS(Perturb)
+
+template <class Update>
+bool over(const Normals& z, const Update& update, size_t count) {
+  return (z.values == nullptr ? drawn(update, z.stream, count) : values(update, z.values, count)) == 0;
 }
 
 MULTIVERSION void clampBlock(float* out, const float* in, size_t count) {
@@ -112,25 +190,22 @@ void fromFloat(uint16_t* out, const float* in, size_t count, Dtype type) {
   type == Dtype::Float16 ? narrowHalf(out, in, count) : narrowBfloat(out, in, count);
 }
 
-void scale(float* out, const float* in, size_t count, float factor) { scaleBlock(out, in, count, factor); }
+void store(float* out, const Normals& noise, size_t count, float factor) { over(noise, Store{out, factor}, count); }
 
-uint32_t predict(float* out, const float* sample, const float* score, const float* noise, size_t count,
-                 float diffusion) {
-  return predictBlock(out, sample, score, noise, count, diffusion, diffusion * diffusion);
+bool predict(float* out, float* mean, const float* sample, const float* score, const Normals& noise, size_t count,
+             float diffusion) {
+  const float squared = diffusion * diffusion;
+  if (mean == nullptr) return over(noise, Predict{out, sample, score, diffusion, squared}, count);
+  return over(noise, PredictWithMean{out, mean, sample, score, diffusion, squared}, count);
 }
 
-uint32_t predictWithMean(float* out, float* mean, const float* sample, const float* score, const float* noise,
-                         size_t count, float diffusion) {
-  return predictBlockMean(out, mean, sample, score, noise, count, diffusion, diffusion * diffusion);
+bool correct(float* out, const float* sample, const float* score, const Normals& noise, size_t count, float step,
+             float scale) {
+  return over(noise, Correct{out, sample, score, step, scale}, count);
 }
 
-uint32_t correct(float* out, const float* sample, const float* score, const float* noise, size_t count, float step,
-                 float scale) {
-  return correctBlock(out, sample, score, noise, count, step, scale);
-}
-
-void perturb(float* out, const float* sample, const float* noise, size_t count, float sigma) {
-  perturbBlock(out, sample, noise, count, sigma);
+void perturb(float* out, const float* sample, const Normals& noise, size_t count, float sigma) {
+  over(noise, Perturb{out, sample, sigma}, count);
 }
 
 void clamp(float* out, const float* in, size_t count) { clampBlock(out, in, count); }

@@ -7,8 +7,8 @@
 
 namespace score_sde::cpu {
 
-/// Bytes a second of STREAM's copy (c = a) and triad (a = b + s c) over float32 arrays of that length, on as many threads
-/// as the pool has: the best of several passes, counting what the code reads and writes.
+/// Bytes a second of STREAM's copy (c = a) and triad (a = b + s c) over float32 arrays of that length, on as many
+/// threads as the pool has: the best of several passes, counting what the code reads and writes.
 struct StreamRate {
   double copy, triad;
 };

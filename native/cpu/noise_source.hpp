@@ -27,9 +27,9 @@ inline void writeBlock(View view, size_t at, size_t count, const float* block) {
   if (view.type != Dtype::Float32) fromFloat(static_cast<uint16_t*>(view.data) + at, block, count, view.type);
 }
 
-/// What a thread needs for one block: room for the counters at both edges, and for 16-bit operands.
+/// What a thread needs for one block: room for a counter's rest in front of it, and for 16-bit operands.
 struct Scratch {
-  alignas(64) float noise[kBlock + 8], sample[kBlock], score[kBlock], out[kBlock], mean[kBlock];
+  alignas(64) float noise[kBlock + 4], sample[kBlock], score[kBlock], out[kBlock], mean[kBlock];
   uint16_t rounded[kBlock];
 };
 
@@ -38,29 +38,40 @@ class NoiseSource {
  public:
   NoiseSource(const Noise& noise, Shape shape) : noise_(noise), shape_(shape) {}
 
-  /// The `count` <= kBlock normals of row `row` from column `col` on. Generated ones are written to `store` when it is
-  /// not null, else they lie in scratch.
-  const float* block(size_t row, size_t col, size_t count, Scratch& scratch, float* store = nullptr) const {
+  /// The `count` <= kBlock normals of row `row` from column `col` on, not drawn yet where that can be left to a kernel.
+  Normals normals(size_t row, size_t col, size_t count, Scratch& scratch) const {
+    const PhiloxStream stream = at(row, col);
+    if (noise_.kind == Noise::Kind::Philox && noise_.type == Dtype::Float32 && phase(row, col) == 0)
+      return {nullptr, stream};
+    return {values(row, col, count, scratch.noise, scratch), {}};
+  }
+
+  /// The same in memory. What is not there is drawn into `buffer`, or into scratch where its bounds would not hold it.
+  const float* values(size_t row, size_t col, size_t count, float* buffer, Scratch& scratch) const {
     if (noise_.kind == Noise::Kind::Given)
       return readBlock(noise_.given, row * shape_.cols + col, count, scratch.noise);
-    const bool perRow = noise_.philox.size() > 1;
-    const PhiloxStream stream = noise_.philox[perRow ? row : 0];
-    const uint64_t element = (perRow ? 0 : row * shape_.cols) + col;
-    const size_t phase = element % 4, counters = (phase + count + 3) / 4;
-    const bool direct = store != nullptr && phase == 0 && count % 4 == 0;
-    float* const values = direct ? store : scratch.noise;
-    philoxNormals(values, counters, stream.counter + element / 4, stream.key);
-    float* const first = values + phase;
+    const size_t skip = phase(row, col);
+    float* const drawn = skip == 0 ? buffer : scratch.noise;
+    store(drawn, {nullptr, at(row, col)}, skip + count);
+    float* const first = drawn + skip;
     if (noise_.type != Dtype::Float32) {
       fromFloat(scratch.rounded, first, count, noise_.type);
       toFloat(first, scratch.rounded, count, noise_.type);
     }
-    if (store == nullptr || direct) return first;
-    std::memcpy(store, first, count * sizeof(float));
-    return store;
+    return first;
   }
 
  private:
+  bool perRow() const { return noise_.philox.size() > 1; }
+  uint64_t element(size_t row, size_t col) const { return (perRow() ? 0 : row * shape_.cols) + col; }
+  /// How far into its counter a row's element lies.
+  size_t phase(size_t row, size_t col) const { return element(row, col) % 4; }
+  PhiloxStream at(size_t row, size_t col) const {
+    if (noise_.kind != Noise::Kind::Philox) return {};
+    const PhiloxStream stream = noise_.philox[perRow() ? row : 0];
+    return {stream.key, stream.counter + element(row, col) / 4};
+  }
+
   const Noise& noise_;
   const Shape shape_;
 };

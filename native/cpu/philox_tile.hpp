@@ -107,27 +107,4 @@ struct WideLanes {
 };
 #endif
 
-// EACH_INSTRUCTION_SET(Engine, signature, body) defines a function once for each, with `Engine` the means to draw words.
-#if MULTIVERSION_X86
-#define EACH_INSTRUCTION_SET(Engine, signature, body)           \
-  __attribute__((target("arch=x86-64-v4"))) signature {         \
-    using Engine = WideLanes<Lanes512, 8>;                      \
-    body                                                        \
-  }                                                             \
-  __attribute__((target("arch=x86-64-v3"))) signature {         \
-    using Engine = WideLanes<Lanes256, 4>;                      \
-    body                                                        \
-  }                                                             \
-  __attribute__((target("default"))) signature {                \
-    using Engine = Portable;                                    \
-    body                                                        \
-  }
-#else
-#define EACH_INSTRUCTION_SET(Engine, signature, body) \
-  signature {                                         \
-    using Engine = Portable;                          \
-    body                                              \
-  }
-#endif
-
 }  // namespace score_sde::cpu

@@ -141,7 +141,7 @@ void torchSmall() {
     for (size_t count = 1; count < 16; ++count) randn(line, torchNoise(state, type), {1, count}, type);
 }
 
-const float kSigma[] = {0.01f, 1.7f, 1348.0f}, kAdjacent[] = {0.0f, 1.6f, 1300.0f}, kSnr[] = {0.15f, 0.16f, 0.17f};
+const PerRow kSigma{{0.01f, 1.7f, 1348.0f}}, kAdjacent{{0.0f, 1.6f, 1300.0f}}, kSnr{{0.15f, 0.16f, 0.17f}};
 
 void predict(Line& line, Dtype type, bool wild) {
   Memory sample = filled(type, wild), score = filled(type, wild), given = filled(type, wild);
