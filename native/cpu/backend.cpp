@@ -16,6 +16,7 @@ namespace score_sde::cpu {
 namespace {
 
 constexpr size_t kGrain = 16;  // blocks to a piece of work: about 10 us
+constexpr size_t kAlone = 64;  // blocks that are done before a second thread is awake
 
 size_t blocksOf(Shape shape) { return shape.rows * sumGroups(shape.cols); }
 
@@ -32,7 +33,8 @@ Shape joined(Shape shape, const Noise& noise, std::initializer_list<const PerRow
 template <class Visit>
 void forBlocks(Shape shape, const Visit& visit) {
   const size_t perRow = sumGroups(shape.cols);
-  ThreadPool::instance().forRange(blocksOf(shape), kGrain, [&](size_t begin, size_t end) {
+  const size_t blocks = blocksOf(shape);
+  ThreadPool::instance().forRange(blocks, blocks <= kAlone ? kAlone : kGrain, [&](size_t begin, size_t end) {
     Scratch scratch;
     for (size_t b = begin; b < end; ++b) {
       const size_t col = b % perRow * kBlock;

@@ -63,23 +63,32 @@ ThreadPool::ThreadPool() : threads_(defaultThreads()) {}
 
 void ThreadPool::setThreads(int count) { threads_.store(std::clamp(count, 1, kMaxThreads), std::memory_order_relaxed); }
 
-void ThreadPool::Job::work() {
-  for (;;) {
-    const size_t begin = next.fetch_add(grain, std::memory_order_relaxed);
-    if (begin >= count) return;
-    call(context, begin, std::min(begin + grain, count));
+void ThreadPool::Job::work(size_t first) {
+  for (size_t i = 0; i < shares.size(); ++i) {
+    Share& share = shares[(first + i) % shares.size()];
+    for (;;) {
+      const size_t begin = share.next.fetch_add(grain, std::memory_order_relaxed);
+      if (begin >= share.end) break;
+      call(context, begin, std::min(begin + grain, share.end));
+    }
   }
+  finished.store(true, std::memory_order_relaxed);
 }
 
 ThreadPool::Job* ThreadPool::openJob() {
   for (Job* job : jobs_)
-    if (job->helpers > 0 && !job->finished()) return job;
+    if (job->helpers > 0 && !job->finished.load(std::memory_order_relaxed)) return job;
   return nullptr;
 }
 
 void ThreadPool::run(size_t count, size_t grain, void (*call)(void*, size_t, size_t), void* context) {
   const size_t pieces = (count + grain - 1) / grain;
-  Job job{call, context, count, grain, static_cast<int>(std::min<size_t>(pieces, static_cast<size_t>(threads()))) - 1};
+  const size_t parts = std::min<size_t>(pieces, static_cast<size_t>(threads()));
+  Job job{call, context, grain, std::vector<Share>(parts), static_cast<int>(parts) - 1};
+  for (size_t i = 0; i < parts; ++i) {
+    job.shares[i].next.store(pieces * i / parts * grain, std::memory_order_relaxed);
+    job.shares[i].end = std::min(pieces * (i + 1) / parts * grain, count);
+  }
   {
     std::lock_guard lock(mutex_);
     employ(job.helpers);  // where no more threads are to be had, those there are and this one do the work
@@ -90,7 +99,7 @@ void ThreadPool::run(size_t count, size_t grain, void (*call)(void*, size_t, siz
   } else {
     wake_.notify_all();
   }
-  job.work();
+  job.work(0);
   std::unique_lock lock(mutex_);
   jobs_.remove(&job);
   idle_.wait(lock, [&] { return job.active == 0; });
@@ -123,8 +132,9 @@ void ThreadPool::serve() {
     if (job != nullptr) {  // what is begun comes first
       --job->helpers;
       ++job->active;
+      const auto share = static_cast<size_t>(++job->joined);
       lock.unlock();
-      job->work();
+      job->work(share);
       lock.lock();
       if (--job->active == 0) idle_.notify_all();
     } else {

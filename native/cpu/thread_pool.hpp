@@ -9,6 +9,7 @@
 #include <list>
 #include <mutex>
 #include <type_traits>
+#include <vector>
 
 namespace score_sde::cpu {
 
@@ -48,15 +49,23 @@ class ThreadPool {
   bool submit(Task& task);
 
  private:
+  /// A contiguous share of a job, so that a thread finds in its caches what it worked on in the call before.
+  struct Share {
+    alignas(64) std::atomic<size_t> next;  // start of the next piece
+    size_t end;
+  };
+
   struct Job {
     void (*call)(void*, size_t, size_t);
     void* context;
-    size_t count, grain;
-    int helpers;                  // workers that may still join
-    int active = 0;               // workers at it
-    std::atomic<size_t> next{0};  // start of the next piece
-    bool finished() const { return next.load(std::memory_order_relaxed) >= count; }
-    void work();
+    size_t grain;
+    std::vector<Share> shares;
+    int helpers;                        // workers that may still join
+    int joined = 0;                     // workers that have
+    int active = 0;                     // workers at it
+    std::atomic<bool> finished{false};  // every piece is taken
+    /// Takes the pieces of share `first`, then what is left of the others'.
+    void work(size_t first);
   };
 
   ThreadPool();
