@@ -55,11 +55,12 @@ void forSegments(Shape shape, size_t at, size_t count, const float* values, cons
   }
 }
 
-/// visit(row, col, count, noise, scratch) with the normals of each part, wherever they come from.
+/// visit(row, col, count, noise, scratch) with the normals of each part, wherever they come from. A serial stream is
+/// drawn into `into`, the batch's memory, where it is not null.
 template <class Visit>
-void forNoise(Shape shape, const Noise& noise, const Visit& visit) {
+void forNoise(Shape shape, const Noise& noise, const Visit& visit, float* into = nullptr) {
   if (noise.kind == Noise::Kind::Torch) {
-    drawTorch(noise, shape, [&](size_t at, size_t count, const float* values) {
+    drawTorch(noise, shape, into, [&](size_t at, size_t count, const float* values) {
       Scratch scratch;
       forSegments(shape, at, count, values, [&](size_t row, size_t col, size_t n, const float* z) {
         visit(row, col, n, Normals{z, {}}, scratch);
@@ -108,12 +109,16 @@ class CpuBackend final : public Backend {
  public:
   Status randn(const RandnParams& p) override {
     const Shape shape = joined(p.shape, p.noise, {});
-    forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const Normals& z, Scratch& scratch) {
-      const size_t at = row * shape.cols + col;
-      float* const out = blockTarget(p.out, at, scratch.out);
-      store(out, z, n, p.scale);
-      writeBlock(p.out, at, n, out);
-    });
+    const bool plain = p.out.type == Dtype::Float32 && p.scale == 1.0f;
+    forNoise(
+        shape, p.noise,
+        [&](size_t row, size_t col, size_t n, const Normals& z, Scratch& scratch) {
+          const size_t at = row * shape.cols + col;
+          float* const out = blockTarget(p.out, at, scratch.out);
+          if (z.values != out) store(out, z, n, p.scale);
+          writeBlock(p.out, at, n, out);
+        },
+        plain ? static_cast<float*>(p.out.data) : nullptr);
     return {};
   }
 
@@ -168,11 +173,12 @@ class CpuBackend final : public Backend {
         // Blocks of the draw that are the rows' own are summed while they are in the cache.
         const bool whole = p.shape.cols % kBlock == 0;
         if (whole) noiseSums.resize(blocksOf(p.shape));
-        forNoise(shape, p.noise, [&](size_t row, size_t col, size_t n, const Normals& z, Scratch&) {
+        const auto keep = [&](size_t row, size_t col, size_t n, const Normals& z, Scratch&) {
           const size_t at = row * shape.cols + col;
-          store(kept + at, z, n);
+          if (z.values != kept + at) store(kept + at, z, n);
           if (whole) noiseSums[at / kBlock] = sumSquares(kept + at, n);
-        });
+        };
+        forNoise(shape, p.noise, keep, kept);
       }
       measure(p, NoiseSource(ahead ? stored : p.noise, p.shape), ahead ? nullptr : kept, noiseSums, steps.values);
     }
