@@ -67,6 +67,7 @@ export function perRow(list: readonly number[]): PerRow {
 
 /** The numbers of an argument, one for all rows or one for each. ERR_RANGE for what is no number, ERR_SHAPE for another count. */
 export function numbersOf(value: unknown, rows: number, name: string): number[] {
+  if (typeof value === 'number' && !Number.isNaN(value)) return [value];
   const list = listOf(value, name);
   if (list === undefined)
     throw new ScoreSdeError('ERR_RANGE', `${name} must be a number, or one for each sample, got ${show(value)}`);

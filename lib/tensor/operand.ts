@@ -36,6 +36,8 @@ function isContiguous(dims: readonly number[], strides: unknown): boolean {
 
 /** Node-API hands out no memory that threads share. ERR_DTYPE. */
 function notShared(memory: StateMemory, name: string): StateMemory {
+  if (memory.buffer instanceof ArrayBuffer) return memory;
+  // It may still be one of another realm.
   if (Object.prototype.toString.call(memory.buffer) === '[object SharedArrayBuffer]')
     throw new ScoreSdeError('ERR_DTYPE', `${name} must lie in an ArrayBuffer, got a SharedArrayBuffer`);
   return memory;
@@ -77,7 +79,10 @@ export function operand(value: TensorLike, name: string): Operand {
 
 /** ERR_SHAPE unless both have the same dims. */
 export function assertSameDims(actual: Operand, expected: Pick<Operand, 'name' | 'dims'>): void {
-  if (actual.dims.length === expected.dims.length && actual.dims.every((dim, i) => dim === expected.dims[i])) return;
+  const rank = actual.dims.length;
+  let same = rank === expected.dims.length;
+  for (let i = 0; same && i < rank; i++) same = actual.dims[i] === expected.dims[i];
+  if (same) return;
   throw new ScoreSdeError(
     'ERR_SHAPE',
     `${actual.name} must have the dims of ${expected.name}, [${expected.dims.join(', ')}], got [${actual.dims.join(', ')}]`,
