@@ -99,8 +99,9 @@ export async function* predictorCorrector(run: Run): AsyncGenerator<SamplingStep
     if (!run.inPlace) mean = Tensor.empty(dims);
     const options = { generator, out: spare, outMean: mean };
     await advance(planStepPred(schedule, score, timesteps[index]!, sample, options), index, 'predictor');
-    // Steps that ran on this thread leave it to others for a moment.
-    if (sample.size <= syncElements) await new Promise(setImmediate);
+    // A turn of the event loop: neither kernels on this thread nor the ends of those on others, which Node takes up to a
+    // thousand at a time, keep it from the rest of the process.
+    await new Promise(setImmediate);
     yield { index, total, timestep: timesteps[index]!, sigma, calls, sample: viewOf(sample), mean: viewOf(mean) };
   }
 }

@@ -1,4 +1,4 @@
-import type { BenchResult, CaseResult } from './run';
+import type { BenchResult, CaseResult, Held } from './run';
 
 const columns = [
   'shape',
@@ -20,6 +20,9 @@ const left = 4; // so many columns are text
 const us = (value: number): string => value.toFixed(value < 100 ? 1 : 0);
 const percent = (share: number | undefined): string => (share === undefined ? '' : `${Math.round(100 * share)}%`);
 const times = (ratio: number | undefined): string => (ratio === undefined ? '' : `${ratio.toFixed(1)}x`);
+
+const held = ({ longest, p99 }: Held): string =>
+  `${longest.toFixed(1)} ms at most, ${p99.toFixed(1)} ms at the 99th percentile`;
 
 const row = (cells: string[]): string =>
   cells.map((cell, i) => (i < left ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join(' ');
@@ -54,7 +57,7 @@ export function summary({ machine, limits, fixed, loopDelay }: BenchResult): str
       `${name}: ${us(time.median)} us (${us(time.p10)} - ${us(time.p90)}) ${timesTorch ? `${times(timesTorch)} torch` : ''}`,
     );
   lines.push(
-    `event loop while 8 pipelines ran: held for ${loopDelay.longest.toFixed(2)} ms at most, ${loopDelay.p99.toFixed(2)} ms at the 99th percentile`,
+    `event loop held while 8 pipelines ran: ${held(loopDelay.running)}; while empty turns did: ${held(loopDelay.empty)}`,
     '',
     'band: least time by the triad over the time taken; rng: the same by the rate of normals; torch: PyTorch over ours.',
   );

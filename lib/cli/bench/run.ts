@@ -48,14 +48,20 @@ export interface Limits {
   stream: Record<string, { copy: number; triad: number }>;
 }
 
+/** Milliseconds that the event loop was held: the longest time, and the 99th percentile. */
+export interface Held {
+  longest: number;
+  p99: number;
+}
+
 export interface BenchResult {
   machine: Record<string, string | number>;
   limits: Limits[];
   cases: CaseResult[];
   /** Microseconds of what does not depend on a shape. */
   fixed: { name: string; time: Timing; torch?: number; timesTorch?: number }[];
-  /** Milliseconds that the event loop was held while eight pipelines ran. */
-  loopDelay: { longest: number; p99: number };
+  /** While eight pipelines ran, and while nothing but empty turns of the loop did: what the machine itself takes. */
+  loopDelay: { running: Held; empty: Held };
 }
 
 const nameOf = ({ op, engine, dims, type }: Case): string => `${dims.join('x')} ${op} ${engine} ${type}`;
@@ -73,7 +79,7 @@ export async function runBench(options: BenchOptions, tell: (result: CaseResult)
     limits: [],
     cases: [],
     fixed: [],
-    loopDelay: { longest: 0, p99: 0 },
+    loopDelay: { running: { longest: 0, p99: 0 }, empty: { longest: 0, p99: 0 } },
   };
   try {
     for (const count of threads) {
@@ -182,7 +188,6 @@ function fixedCosts(seconds: number, peer: PeerTimes | undefined): BenchResult['
 async function loopDelay(): Promise<BenchResult['loopDelay']> {
   const scheduler = new ScoreSdeVeScheduler();
   const runs = shapes.slice(0, 4).flatMap((dims) => [dims, dims]);
-  const monitor = monitorEventLoopDelay({ resolution: 1 });
   const pipelines = runs.map((dims) => {
     const score = new Generator(1).randn(dims);
     return { dims, pipeline: new ScoreSdeVePipeline({ scheduler, model: () => score, sampleShape: dims.slice(1) }) };
@@ -192,9 +197,21 @@ async function loopDelay(): Promise<BenchResult['loopDelay']> {
       pipelines.map(({ dims, pipeline }, seed) => pipeline.run({ batchSize: dims[0], numInferenceSteps: 200, seed })),
     );
   await all();
+  const start = performance.now();
+  const running = await heldDuring(all);
+  const milliseconds = performance.now() - start;
+  return { running, empty: await heldDuring(() => emptyTurns(milliseconds)) };
+}
+
+async function heldDuring(work: () => Promise<unknown>): Promise<Held> {
+  const monitor = monitorEventLoopDelay({ resolution: 1 });
   monitor.enable();
-  await all();
+  await work();
   monitor.disable();
   // The monitor's own period is part of what it reports.
   return { longest: monitor.max / 1e6 - 1, p99: monitor.percentile(99) / 1e6 - 1 };
+}
+
+async function emptyTurns(milliseconds: number): Promise<void> {
+  for (const end = performance.now() + milliseconds; performance.now() < end;) await new Promise(setImmediate);
 }
