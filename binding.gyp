@@ -11,7 +11,8 @@
       "outputs": ["<(PRODUCT_DIR)/score-sde.node"],
       "action": [
         "node", "<!(node -p \"require.resolve('cmake-js/bin/cmake-js')\")",
-        "compile", "--out", "<(module_root_dir)/build/cmake", "--config", "<(CONFIGURATION_NAME)"
+        "compile", "--out", "<(module_root_dir)/build/cmake", "--config", "<(CONFIGURATION_NAME)",
+        "--arch", "<(target_arch)"
       ]
     }]
   }]

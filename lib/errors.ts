@@ -36,12 +36,18 @@ export class AbortError extends ScoreSdeError {
   }
 }
 
-/** ERR_CONFIG unless the options of a call are an object of named values: a generator by itself, or a string, would be passed over in silence. */
-export function assertOptions(options: unknown, name = 'options'): void {
+/**
+ * ERR_CONFIG unless the options of a call are an object of named values (a generator by itself, or a string, would be
+ * passed over in silence), all of them `known` where that is given.
+ */
+export function assertOptions(options: unknown, known?: readonly string[]): void {
   const isObject = Object.prototype.toString.call(options) === '[object Object]';
   const proto = isObject ? (Object.getPrototypeOf(options) as object | null) : undefined;
-  if (isObject && (proto === null || Object.getPrototypeOf(proto) === null)) return;
-  throw new ScoreSdeError('ERR_CONFIG', `${name} must be an object of named values, got ${show(options)}`);
+  if (!isObject || (proto !== null && Object.getPrototypeOf(proto) !== null))
+    throw new ScoreSdeError('ERR_CONFIG', `options must be an object of named values, got ${show(options)}`);
+  const unknown = known && Object.keys(options as object).find((key) => !known.includes(key));
+  if (unknown !== undefined)
+    throw new ScoreSdeError('ERR_CONFIG', `unknown option ${show(unknown)}; expected ${known!.join(', ')}`);
 }
 
 /** What was thrown, on one line: not everything that is thrown is an Error, and some errors have several. */

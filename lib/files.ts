@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
-import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { access, constants, mkdir, open, readFile, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { reasonOf, ScoreSdeError } from './errors';
 
@@ -43,13 +43,15 @@ function unreadable(file: string, cause: unknown): ScoreSdeError {
   return new ScoreSdeError('ERR_IO', `cannot read ${file}: ${reasonOf(cause)}`, { cause });
 }
 
-/** Writes a file, and its folder if need be. It appears whole or not at all. ERR_IO. */
-export async function writeWhole(file: string, data: string | Uint8Array): Promise<void> {
+/** Writes a file, and its folder if need be. It appears whole or not at all; a link to it stays one. ERR_IO. */
+export async function writeWhole(path: string, data: string | Uint8Array): Promise<void> {
+  const file = await realpath(path).catch(() => path);
   // In the same folder: a rename replaces a file in one stroke only within a file system.
   const temporary = join(dirname(file), `.${basename(file)}.${randomBytes(6).toString('hex')}.tmp`);
   try {
     await mkdir(dirname(file), { recursive: true });
-    const handle = await open(temporary, 'wx');
+    const mode = (await stat(file).catch(() => undefined))?.mode;
+    const handle = await open(temporary, 'wx', mode);
     try {
       await handle.writeFile(data);
       await handle.sync();
@@ -60,5 +62,20 @@ export async function writeWhole(file: string, data: string | Uint8Array): Promi
   } catch (cause) {
     await rm(temporary, { force: true }).catch(() => {});
     throw new ScoreSdeError('ERR_IO', `cannot write ${file}: ${reasonOf(cause)}`, { cause });
+  }
+}
+
+/** ERR_IO where a file cannot be written, before the work that it is to hold. */
+export async function assertWritable(file: string): Promise<void> {
+  const fail = (reason: string) => new ScoreSdeError('ERR_IO', `cannot write ${file}: ${reason}`);
+  if ((await stat(file).catch(() => undefined))?.isDirectory()) throw fail('it is a folder');
+  for (let folder = dirname(file); ; folder = dirname(folder)) {
+    const found = await stat(folder).catch(() => undefined);
+    if (found === undefined && folder !== dirname(folder)) continue; // it will be made
+    if (!found?.isDirectory()) throw fail(`${folder} is no folder`);
+    await access(folder, constants.W_OK).catch(() => {
+      throw fail(`the folder ${folder} is not writable`);
+    });
+    return;
   }
 }

@@ -1,8 +1,11 @@
 export { devices, getNumThreads, setNumThreads, type DeviceInfo } from './devices';
 export { AbortError, ScoreSdeError, type ErrorCode } from './errors';
 export { toPng, type PngOptions } from './image/png';
-export type { ModelInput, ModelInputs, ScoreModel } from './models/model';
+export type { ModelContext, ModelInput, ModelInputs, ScoreModel } from './models/model';
+export { OnnxModel, type OnnxModelOptions } from './models/onnx';
+export type { NetworkOptions } from './models/contract';
 export type { Port } from './models/port';
+export type { Exactness } from './models/width';
 export { fromInferenceSession, type SessionLike, type SessionModel, type SessionModelOptions } from './models/session';
 export type { StepSize } from './native';
 export type { EngineName, PhiloxState } from './random/engine';
@@ -26,5 +29,16 @@ export {
   type StepPredResult,
 } from './scheduler/scheduler';
 export type { NoiseOptions, StepCorrectOptions, StepPredOptions } from './scheduler/steps';
+export {
+  emptyCache,
+  memoryUsage,
+  signalStream,
+  streamOf,
+  waitForStream,
+  type CudaArrayInterface,
+  type IpcHandle,
+  type PointerOptions,
+  type StreamOptions,
+} from './tensor/sharing';
 export type { StateType } from './tensor/operand';
 export { Tensor, type TensorData, type TensorLike, type TensorOptions, type TensorType } from './tensor/tensor';

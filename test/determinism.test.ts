@@ -9,6 +9,7 @@ import {
   type StateType,
   type StepSize,
 } from '../lib';
+import { cudaDevices, devices, elementsOf, isEmulated, reshaped } from './support/devices';
 import { bitEqual } from './support/golden';
 
 const engines: EngineName[] = ['philox', 'torch'];
@@ -19,21 +20,29 @@ const shapes = [
   [3, 3, 61, 67],
   [2, 3, 256, 256],
 ];
+/** Up to a size whose corrector takes two launches on a device, but no more where that is emulated. */
+const shapesOn = (device: string) =>
+  device !== 'cpu' && isEmulated ? [...shapes.slice(0, 3), [70, 2], [2, 3, 61, 97]] : [...shapes, [70, 2]];
 
 const scheduler = new ScoreSdeVeScheduler();
 scheduler.setTimesteps(20);
 scheduler.setSigmas(20);
 
 const generatorOf = (engine: EngineName, seed = 3) => new Generator(seed, { engine });
-const draw = (generator: Generator, dims: number[], type: StateType = 'float32') => generator.randn(dims, { type });
+const draw = (generator: Generator, dims: number[], type: StateType = 'float32', device = 'cpu') =>
+  generator.randn(dims, { type, device });
 
-const bytesOf = ({ data }: Tensor) => Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+async function bytesOf(tensor: Tensor): Promise<Buffer> {
+  const data = await elementsOf(tensor);
+  return Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+}
 
-function sameBits(actual: Tensor[], expected: Tensor[]): void {
-  expect(actual).toHaveLength(expected.length);
-  actual.forEach((tensor, i) => {
-    if (!bytesOf(tensor).equals(bytesOf(expected[i]!))) bitEqual(bytesOf(tensor), bytesOf(expected[i]!));
-  });
+async function sameBits(actual: Tensor[], expected: Tensor[]): Promise<void> {
+  expect(actual.map(({ type, dims }) => [type, dims])).toEqual(expected.map(({ type, dims }) => [type, dims]));
+  for (const [i, tensor] of actual.entries()) {
+    const [a, b] = [await bytesOf(tensor), await bytesOf(expected[i]!)];
+    if (!a.equals(b)) bitEqual(a, b);
+  }
 }
 
 interface Batch {
@@ -71,7 +80,7 @@ const stepCorrect = (stepSize: StepSize): Operation => ({
     scheduler.stepCorrectAsync(score, sample, { ...options, stepSize, sigma: levels(rows), returnDict: false }),
 });
 
-const image = (tensor: Tensor) => new Tensor(tensor.type, tensor.data, [...tensor.dims, 1, 1].slice(0, 4));
+const image = (tensor: Tensor) => reshaped(tensor, [...tensor.dims, 1, 1].slice(0, 4));
 const addNoise: Operation = {
   name: 'addNoise',
   run: ({ sample, noise, rows, generator, out }) => [
@@ -85,14 +94,20 @@ const addNoise: Operation = {
 const uncoupled = [stepPred, stepCorrect('sample'), stepCorrect('dim'), stepCorrect('ald'), addNoise];
 const steps = [...uncoupled, stepCorrect('batch')];
 
-function batchOf(dims: number[], type: StateType, source: Pick<Batch, 'generator' | 'noise'>, outType = type): Batch {
+function batchOf(
+  device: string,
+  dims: number[],
+  type: StateType,
+  source: Pick<Batch, 'generator' | 'noise'>,
+  outType = type,
+): Batch {
   const inputs = new Generator(11);
-  const [sample, score] = [draw(inputs, dims, type), draw(inputs, dims, type)];
-  const rows = Array.from({ length: dims[0]! }, (_, row) => row);
-  return { sample, score, rows, out: Tensor.empty(dims, { type: outType }), ...source };
+  const [sample, score] = [draw(inputs, dims, type, device), draw(inputs, dims, type, device)];
+  const rows = Array.from({ length: dims[0]! }, (_, row) => row % 20);
+  return { sample, score, rows, out: Tensor.empty(dims, { type: outType, device }), ...source };
 }
 
-describe('whatever the number of threads, on the event loop and off it', () => {
+describe('whatever the number of threads and the device, on the event loop and off it', () => {
   const threads = getNumThreads();
   afterAll(() => setNumThreads(threads));
 
@@ -108,100 +123,125 @@ describe('whatever the number of threads, on the event loop and off it', () => {
   ]);
 
   describe.each([randn, ...steps])('$name', ({ run, runAsync }) => {
-    test.each(cases)('%s to %s with %s generators', async (type, outType, engine) => {
-      for (const dims of shapes) {
-        const one = () => generatorOf(engine);
-        const each = () => Array.from({ length: dims[0]! }, (_, seed) => generatorOf(engine, seed));
-        for (const generator of run === randn.run ? [one] : [one, each]) {
-          const batch = () => batchOf(dims, type, { generator: generator() }, outType);
-          setNumThreads(1);
-          const expected = run(batch());
-          for (const count of [1, 2, 3, 7]) {
-            setNumThreads(count);
-            sameBits(run(batch()), expected);
-            sameBits(await runAsync(batch()), expected);
+    const sources = (dims: number[], engine: EngineName) => {
+      const one = () => generatorOf(engine);
+      const each = () => Array.from({ length: dims[0]! }, (_, seed) => generatorOf(engine, seed));
+      return run === randn.run ? [one] : [one, each];
+    };
+
+    if (devices.includes('cpu'))
+      test.each(cases)('threads: %s to %s with %s generators', async (type, outType, engine) => {
+        for (const dims of shapesOn('cpu'))
+          for (const generator of sources(dims, engine)) {
+            const batch = () => batchOf('cpu', dims, type, { generator: generator() }, outType);
+            setNumThreads(1);
+            const expected = run(batch());
+            for (const count of [1, 2, 3, 7]) {
+              setNumThreads(count);
+              await sameBits(run(batch()), expected);
+              await sameBits(await runAsync(batch()), expected);
+            }
           }
+      });
+
+    if (cudaDevices.length === 0) return;
+    test.each(cases)('devices: %s to %s with %s generators', async (type, outType, engine) => {
+      const device = cudaDevices[0]!;
+      for (const dims of shapesOn(device))
+        for (const generator of sources(dims, engine)) {
+          const batch = (place: string) => batchOf(place, dims, type, { generator: generator() }, outType);
+          const expected = run(batch('cpu'));
+          await sameBits(run(batch(device)), expected);
+          await sameBits(await runAsync(batch(device)), expected);
         }
-      }
     });
   });
 });
 
 const typesAndEngines = types.flatMap((type) => engines.map((engine) => ({ type, engine })));
 
-describe.each(steps)('$name', ({ run }) => {
-  test.each(typesAndEngines)('in place over any input gives the same: $type, $engine', ({ type, engine }) => {
-    for (const dims of shapes.slice(1, 3)) {
-      const drawn = () => batchOf(dims, type, { generator: generatorOf(engine) });
-      const given = () => batchOf(dims, type, { noise: draw(generatorOf(engine), dims, type) });
-      for (const make of [drawn, given])
-        for (const input of ['sample', 'score', 'noise'] as const) {
-          const batch = make();
-          if (batch[input]) sameBits(run({ ...batch, out: batch[input] }), run(make()));
-        }
-    }
-  });
+describe.each(devices.flatMap((device) => steps.map((step) => ({ ...step, device }))))(
+  '$name on $device',
+  ({ run, device }) => {
+    test.each(typesAndEngines)('in place over any input gives the same: $type, $engine', async ({ type, engine }) => {
+      for (const dims of shapes.slice(1, 3)) {
+        const drawn = () => batchOf(device, dims, type, { generator: generatorOf(engine) });
+        const given = () => batchOf(device, dims, type, { noise: draw(generatorOf(engine), dims, type, device) });
+        for (const make of [drawn, given])
+          for (const input of ['sample', 'score', 'noise'] as const) {
+            const batch = make();
+            if (batch[input]) await sameBits(run({ ...batch, out: batch[input] }), run(make()));
+          }
+      }
+    });
 
-  // The predictor and addNoise draw in the type of the sample, the corrector in float32.
-  test.each(typesAndEngines)('draws what randn gives, whole or by rows: $type, $engine', ({ type, engine }) => {
-    const drawn = run === stepPred.run || run === addNoise.run ? type : 'float32';
-    for (const dims of shapes.slice(0, 3)) {
-      const noise = draw(generatorOf(engine), dims, drawn);
-      const expected = run(batchOf(dims, type, { noise }));
-      sameBits(run(batchOf(dims, type, { generator: generatorOf(engine) })), expected);
+    // The predictor and addNoise draw in the type of the sample, the corrector in float32.
+    test.each(typesAndEngines)('draws what randn gives, whole or by rows: $type, $engine', async ({ type, engine }) => {
+      const drawn = run === stepPred.run || run === addNoise.run ? type : 'float32';
+      for (const dims of shapes.slice(0, 3)) {
+        const noise = draw(generatorOf(engine), dims, drawn);
+        const given = async () => batchOf(device, dims, type, { noise: await noise.to(device) });
+        const expected = run(await given());
+        await sameBits(run(batchOf(device, dims, type, { generator: generatorOf(engine) })), expected);
 
-      const each = () => Array.from({ length: dims[0]! }, (_, seed) => generatorOf(engine, seed));
-      const cols = noise.size / dims[0]!;
-      each().forEach((generator, row) => {
-        const own = noise.data.subarray(row * cols, (row + 1) * cols) as Float32Array;
-        generator.randn([cols], { out: new Tensor(drawn, own, [cols]) });
-      });
-      sameBits(run(batchOf(dims, type, { generator: each() })), run(batchOf(dims, type, { noise })));
-    }
-  });
-});
+        const each = () => Array.from({ length: dims[0]! }, (_, seed) => generatorOf(engine, seed));
+        const cols = noise.size / dims[0]!;
+        each().forEach((generator, row) => {
+          const own = noise.data.subarray(row * cols, (row + 1) * cols) as Float32Array;
+          generator.randn([cols], { out: new Tensor(drawn, own, [cols]) });
+        });
+        await sameBits(run(batchOf(device, dims, type, { generator: each() })), run(await given()));
+      }
+    });
+  },
+);
 
 /** Samples of one batch of 16, in any choice and order. */
-function samples(rows: number[], type: StateType, engine: EngineName): Batch {
-  const { sample, score } = batchOf([16, 3, 17, 13], type, {});
+async function samples(device: string, rows: number[], type: StateType, engine: EngineName): Promise<Batch> {
+  const { sample, score } = batchOf('cpu', [16, 3, 17, 13], type, {});
   const dims = [rows.length, 3, 17, 13];
-  const taken = (from: Tensor) => {
+  const taken = async (from: Tensor) => {
     const tensor = Tensor.empty(dims, { type });
-    rows.forEach((row, i) => bytesOf(tensor).set(rowOf(from, row), i * rowOf(from, row).length));
-    return tensor;
+    const bytes = await bytesOf(tensor);
+    for (const [i, row] of rows.entries()) bytes.set(await rowOf(from, row), (i * bytes.length) / rows.length);
+    return tensor.to(device);
   };
   const generator = rows.map((row) => generatorOf(engine, row));
-  return { sample: taken(sample), score: taken(score), rows, generator, out: Tensor.empty(dims, { type }) };
+  const out = Tensor.empty(dims, { type, device });
+  return { sample: await taken(sample), score: await taken(score), rows, generator, out };
 }
 
-function rowOf(tensor: Tensor, row: number): Buffer {
-  const bytes = bytesOf(tensor);
+async function rowOf(tensor: Tensor, row: number): Promise<Buffer> {
+  const bytes = await bytesOf(tensor);
   const size = bytes.length / tensor.dims[0]!;
   return bytes.subarray(row * size, (row + 1) * size);
 }
 
-describe('a sample with a generator of its own', () => {
+describe.each(devices)('a sample with a generator of its own on %s', (device) => {
   const all = Array.from({ length: 16 }, (_, row) => row);
   const four = [9, 0, 15, 4];
 
   describe.each(uncoupled)('$name', ({ run }) => {
-    test.each(typesAndEngines)('does not depend on its batch: $type, $engine', ({ type, engine }) => {
-      const [of16, of4] = [all, four].map((rows) => run(samples(rows, type, engine)));
-      for (const row of all) {
-        run(samples([row], type, engine)).forEach((alone, k) => {
-          bitEqual(rowOf(of16![k]!, row), bytesOf(alone));
-          if (four.includes(row)) bitEqual(rowOf(of4![k]!, four.indexOf(row)), bytesOf(alone));
-        });
-      }
+    test.each(typesAndEngines)('does not depend on its batch: $type, $engine', async ({ type, engine }) => {
+      const [of16, of4] = [
+        run(await samples(device, all, type, engine)),
+        run(await samples(device, four, type, engine)),
+      ];
+      for (const row of all)
+        for (const [k, alone] of run(await samples(device, [row], type, engine)).entries()) {
+          const bytes = await bytesOf(alone);
+          bitEqual(await rowOf(of16[k]!, row), bytes);
+          if (four.includes(row)) bitEqual(await rowOf(of4[k]!, four.indexOf(row)), bytes);
+        }
     });
   });
 
-  test("stepCorrect 'batch' does depend on it, as the reference does", () => {
+  test("stepCorrect 'batch' does depend on it, as the reference does", async () => {
     const { run } = stepCorrect('batch');
-    const [of16] = run(samples(all, 'float32', 'philox'));
+    const [of16] = run(await samples(device, all, 'float32', 'philox'));
     for (const row of all) {
-      const [alone] = run(samples([row], 'float32', 'philox'));
-      expect(rowOf(of16!, row).equals(bytesOf(alone!))).toBe(false);
+      const [alone] = run(await samples(device, [row], 'float32', 'philox'));
+      expect((await rowOf(of16!, row)).equals(await bytesOf(alone!))).toBe(false);
     }
   });
 });
@@ -248,7 +288,7 @@ describe('where a draw lies in its stream', () => {
     const sizes = [20, 5, 70000, 3, 16];
     const together = await Promise.all(sizes.map((n) => generator.randnAsync([n])));
     const oneByOne = generatorOf(engine);
-    sameBits(
+    await sameBits(
       together,
       sizes.map((n) => draw(oneByOne, [n])),
     );

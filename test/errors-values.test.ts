@@ -242,6 +242,12 @@ describe('a generator', () => {
     new DataView(bytes.buffer).setBigUint64(offset, value, true);
     return bytes;
   };
+  /** Begun, so that position and words left say the same twice. */
+  const contradicting = (left: bigint, next: bigint) => {
+    const bytes = corrupt(8, (1n << 32n) | BigInt.asUintN(32, left));
+    new DataView(bytes.buffer).setBigUint64(16, BigInt.asUintN(64, next), true);
+    return bytes;
+  };
   const philox = { engine: 'philox', seed: 1n, offset: 2n };
   const states: ['philox' | 'torch', string, RegExp, () => unknown][] = [
     ['philox', 'missing', /got undefined$/, () => undefined],
@@ -272,6 +278,24 @@ describe('a generator', () => {
     ['torch', 'all zero', /not one of torch's/, () => new Uint8Array(5056)],
     ['torch', 'all ones', /not one of torch's/, () => new Uint8Array(5056).fill(255)],
     ['torch', 'with 2^32 words left', /not one of torch's/, () => corrupt(8, 2n ** 32n)],
+    ['torch', 'with no word left', /not one of torch's/, () => corrupt(8, 1n << 32n)],
+    ['torch', 'with a word left of too many', /not one of torch's/, () => corrupt(8, (1n << 32n) | 626n)],
+    ['torch', 'never seeded', /not one of torch's/, () => corrupt(8, 1n)],
+    ...(
+      [
+        [-2n, 627n],
+        [626n, -1n],
+        [625n, 0n],
+        [1n, 625n],
+        [0n, 625n],
+      ] as const
+    ).map(([left, next]): (typeof states)[number] => [
+      'torch',
+      `at word ${next} with ${left} left`,
+      /not one of torch's/,
+      () => contradicting(left, next),
+    ]),
+    ['torch', 'far past its words', /not one of torch's/, () => corrupt(16, 2n ** 64n - 1n)],
     ['torch', 'transferred away', /5056 bytes/, () => transferred(torchState())],
   ];
   test.each(states)('%s refuses a state that is %s', (engine, _, says, make) => {

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { devices } from '../lib';
+import { compile } from './support/programs';
 
 /** What test/native/digest.cpp prints on any machine, but for the lines in which the C library has a part. */
 const everywhere = `
@@ -17,8 +18,7 @@ quantize 274c07d0de8955bd
 linspace 446bea67e7bc07dc
 `;
 
-const root = join(__dirname, '..');
-const build = join(root, 'build', 'digest');
+let build: string;
 const machine = devices()[0]!.architecture!;
 const sets = ['x86-64', 'x86-64-v3', 'x86-64-v4'];
 const lesser = process.platform === 'linux' ? sets.slice(0, Math.max(sets.indexOf(machine), 0)) : [];
@@ -51,10 +51,7 @@ function print({ program, emulator = [] }: Pick<Run, 'program' | 'emulator'>): s
 }
 
 beforeAll(() => {
-  const targets = new Set(['digest', ...runs.map(({ program }) => program)]);
-  const cmake = (...args: string[]) => execFileSync('cmake', args, { stdio: 'pipe' });
-  cmake('-S', root, '-B', build, '-DCUDA=OFF', '-DCMAKE_BUILD_TYPE=Release');
-  cmake('--build', build, '--parallel', '2', '--target', ...targets);
+  build = compile('cmake', new Set(['digest', ...runs.map(({ program }) => program)]));
 }, 180_000);
 
 test('this machine computes the bits that every machine does, with the instruction set of the addon', () => {

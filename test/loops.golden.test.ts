@@ -1,8 +1,8 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Generator, ScoreSdeVePipeline, ScoreSdeVeScheduler, Tensor } from '../lib';
-import { devices } from './support/devices';
+import { Generator, OnnxModel, ScoreSdeVePipeline, ScoreSdeVeScheduler, Tensor, type ScoreModel } from '../lib';
+import { devices, elementsOf, isEmulated, on } from './support/devices';
 import {
   bitEqual,
   golden,
@@ -18,6 +18,7 @@ import {
 } from './support/golden';
 import { channelsFirst, fromGrid, sameBytes, toBytes } from './support/images';
 import { formula, modelOf, type ModelSpec } from './support/models';
+import { formulaGraph } from './support/onnx';
 
 interface LoopCase {
   config: SnakeConfig;
@@ -41,6 +42,12 @@ interface PipelineCase {
   model: ModelSpec;
 }
 
+/** The formula as a callback, and as a network. */
+const models: [string, (spec: ModelSpec, shape: readonly number[]) => Promise<ScoreModel>][] = [
+  ['a callback', async (spec) => modelOf(spec)],
+  ['a network', (spec, shape) => OnnxModel.load(formulaGraph(spec, shape))],
+];
+
 const torch = (seed: number) => new Generator(seed, { engine: 'torch' });
 const floats = (tensor: Tensor) => tensor.data as Float32Array;
 
@@ -48,24 +55,25 @@ const floats = (tensor: Tensor) => tensor.data as Float32Array;
 const LOOP = 3e-5;
 const near = (actual: Float32Array, expected: Float32Array) => within(actual, expected, LOOP * maxAbs(expected));
 
-describe.each(devices)('on %s', () => {
+describe.each(devices)('on %s', (device) => {
   describe.each(goldens('loops').filter((name) => !name.endsWith('statistics')))('%s', (name) => {
     const { json, tensor, has } = golden<LoopCase>(name);
     const { shape, per_step } = json;
+    if (device !== 'cpu' && isEmulated && (json.num_inference_steps > 10 || shape[0]! > 100)) return;
     const given = json.init.includes('given');
     const setup =
       json.order === 'sigmas,timesteps' ? steps(json.num_inference_steps).reverse() : steps(json.num_inference_steps);
 
-    test.each(has('noise') ? ['drawn', 'injected'] : ['drawn'])('the loop by hand, noise %s', (how) => {
+    test.each(has('noise') ? ['drawn', 'injected'] : ['drawn'])('the loop by hand, noise %s', async (how) => {
       const scheduler = schedulerOf(json.config, setup);
       const score = formula(json.model);
       const generator = torch(json.generator_seed);
       const size = shape.reduce((a, b) => a * b);
       let draws = 0;
-      const options = () => {
+      const there = (data: Float32Array) => on(device, { data, dims: shape });
+      const options = async () => {
         if (how === 'drawn') return { generator };
-        const data = tensor('noise').data.subarray(draws * size, ++draws * size);
-        return { noise: { data, dims: shape } };
+        return { noise: await there(tensor('noise').data.subarray(draws * size, ++draws * size)) };
       };
 
       let x = new Float32Array(tensor('init_sample').data);
@@ -74,26 +82,20 @@ describe.each(devices)('on %s', () => {
         bitEqual(start, x);
       }
       let mean = x;
-      scheduler.timesteps!.forEach((t, i) => {
+      for (const [i, t] of scheduler.timesteps!.entries()) {
         const sigma = scheduler.sigmas[i]!;
         expect([t, sigma]).toEqual([per_step.timestep[i], per_step.sigma[i]]);
-        const state = () => ({ data: x, dims: shape });
         for (let k = 0; k < scheduler.config.correctSteps; k++) {
-          x = floats(
-            scheduler.stepCorrect({ data: score(x, sigma), dims: shape }, state(), options()).prevSample,
-          ).slice();
+          const [m, state] = [await there(score(x, sigma)), await there(x)];
+          x = (await elementsOf(scheduler.stepCorrect(m, state, await options()).prevSample)).slice();
         }
-        const { prevSample, prevSampleMean } = scheduler.stepPred(
-          { data: score(x, sigma), dims: shape },
-          t,
-          state(),
-          options(),
-        ) as { prevSample: Tensor; prevSampleMean: Tensor };
-        [x, mean] = [floats(prevSample).slice(), floats(prevSampleMean).slice()];
+        const [m, state] = [await there(score(x, sigma)), await there(x)];
+        const { prevSample, prevSampleMean } = scheduler.stepPred(m, t, state, await options());
+        [x, mean] = [(await elementsOf(prevSample)).slice(), (await elementsOf(prevSampleMean)).slice()];
         if (has(`sample_after_step${i}`)) near(x, tensor(`sample_after_step${i}`).data);
         const total = per_step.abs_sum_after_pred[i]!;
         expect(Math.abs(sum(x, Math.abs) - total)).toBeLessThanOrEqual(LOOP * total);
-      });
+      }
       near(x, tensor('prev_sample').data);
       near(mean, tensor('prev_sample_mean').data);
       within(
@@ -105,11 +107,12 @@ describe.each(devices)('on %s', () => {
 
     if (given) return;
 
-    test("the same through the pipeline's steps", async () => {
+    test.each(models)("the same through the pipeline's steps, %s for the model", async (_, model) => {
       const pipeline = new ScoreSdeVePipeline({
         scheduler: schedulerOf(json.config),
-        model: modelOf(json.model),
+        model: await model(json.model, shape.slice(1)),
         sampleShape: shape.slice(1),
+        device,
       });
       const options = {
         batchSize: shape[0]!,
@@ -126,23 +129,28 @@ describe.each(devices)('on %s', () => {
           sigma: per_step.sigma[index],
           calls: count * (json.config.correct_steps + 1),
         });
-        if (has(`sample_after_step${index}`)) near(floats(step.sample), tensor(`sample_after_step${index}`).data);
+        if (has(`sample_after_step${index}`))
+          near(await elementsOf(step.sample), tensor(`sample_after_step${index}`).data);
         if (count < total) continue;
-        near(floats(step.sample), tensor('prev_sample').data);
-        near(floats(step.mean), tensor('prev_sample_mean').data);
+        near(await elementsOf(step.sample), tensor('prev_sample').data);
+        near(await elementsOf(step.mean), tensor('prev_sample_mean').data);
       }
       expect(count).toBe(json.num_inference_steps);
+      await pipeline.dispose();
     });
   });
 
-  describe.each(goldens('pipeline'))('%s', (name) => {
+  const pipelines = goldens('pipeline').flatMap((name) => models.map(([what, model]) => ({ name, what, model })));
+  describe.each(pipelines)('$name, $what for the model', ({ name, model }) => {
     const { json, tensor } = golden<PipelineCase>(name);
     const shape = [json.channels, json.sample_size, json.sample_size];
-    const pipeline = new ScoreSdeVePipeline({
-      scheduler: schedulerOf(json.config),
-      model: modelOf(json.model),
-      sampleShape: shape,
+    let pipeline: ScoreSdeVePipeline;
+    beforeAll(async () => {
+      const scheduler = schedulerOf(json.config);
+      const network = await model(json.model, shape);
+      pipeline = new ScoreSdeVePipeline({ scheduler, model: network, sampleShape: shape, device });
     });
+    afterAll(() => pipeline.dispose());
     const run = (generator: Generator | Generator[]) =>
       pipeline.run({ batchSize: json.batch_size, numInferenceSteps: json.num_inference_steps, generator });
     const stored = (key: string) => channelsFirst(tensor(key).data, tensor(key).dims);
@@ -155,7 +163,7 @@ describe.each(devices)('on %s', () => {
       }));
       expect(images.dims).toEqual([json.batch_size, ...shape]);
       expect(calls).toBe(json.num_inference_steps * (json.config.correct_steps + 1));
-      near(floats(images), stored('images'));
+      near(await elementsOf(images), stored('images'));
       const pil = tensor<Uint8Array>('pil_uint8');
       bitEqual(toBytes(stored('images')), channelsFirst(pil.data, pil.dims));
       sameBytes(fromGrid(await toPng(), [...images.dims]), stored('images'), LOOP);
@@ -163,7 +171,7 @@ describe.each(devices)('on %s', () => {
 
     test('one generator per sample', async () => {
       const { images } = await run(json.generator_list_seeds.map(torch));
-      near(floats(images), stored('images_generator_list'));
+      near(await elementsOf(images), stored('images_generator_list'));
     });
   });
 
@@ -184,7 +192,7 @@ describe.each(devices)('on %s', () => {
     beforeAll(() => (folder = mkdtempSync(join(tmpdir(), 'score-sde-'))));
     afterAll(() => rmSync(folder, { recursive: true }));
 
-    test('test_full_loop_no_noise: sum and mean', () => {
+    test('test_full_loop_no_noise: sum and mean', async () => {
       const { json, tensor } = golden<LoopCase>('loops/upstream_full_loop_no_noise');
       const scheduler = new ScoreSdeVeScheduler();
       scheduler.setSigmas(3);
@@ -193,15 +201,18 @@ describe.each(devices)('on %s', () => {
       const score = formula(json.model);
       const deterministic = Float32Array.from({ length: 768 }, (_, i) => ((i % 192) * 4 + Math.floor(i / 192)) / 768);
       bitEqual(deterministic, tensor('init_sample').data);
-      let x: { data: Float32Array; dims: readonly number[] } = { data: deterministic, dims };
-      const model = (i: number) => ({ data: score(x.data, scheduler.sigmas[i]!), dims });
-      scheduler.timesteps!.forEach((t, i) => {
+      let x = deterministic;
+      const there = (data: Float32Array) => on(device, { data, dims });
+      const states = async (i: number) => [await there(score(x, scheduler.sigmas[i]!)), await there(x)] as const;
+      for (const [i, t] of scheduler.timesteps!.entries()) {
         for (let k = 0; k < scheduler.config.correctSteps; k++) {
-          x = scheduler.stepCorrect(model(i), x, { generator }).prevSample as typeof x;
+          const { prevSample } = scheduler.stepCorrect(...(await states(i)), { generator });
+          x = (await elementsOf(prevSample)).slice();
         }
-        x = (scheduler.stepPred(model(i), t, x, { generator }) as { prevSample: Tensor }).prevSample as typeof x;
-      });
-      const total = sum(x.data, Math.abs);
+        const [m, state] = await states(i);
+        x = (await elementsOf(scheduler.stepPred(m, t, state, { generator }).prevSample)).slice();
+      }
+      const total = sum(x, Math.abs);
       expect(Math.abs(total - 14372758528)).toBeLessThanOrEqual(1e-5 * 14372758528);
       expect(Math.abs(total / 768 - 18714530)).toBeLessThanOrEqual(1e-5 * 18714530);
     });
@@ -215,14 +226,18 @@ describe.each(devices)('on %s', () => {
       const original = schedulerOf({ ...config, ...change });
       await original.savePretrained(folder);
       const copy = await ScoreSdeVeScheduler.fromPretrained(folder);
-      const [pred, predCopy, correct, correctCopy] = [
-        original.stepPred(residual, t, sample, { generator: torch(0) }),
-        copy.stepPred(residual, t, sample, { generator: torch(0) }),
-        original.stepCorrect(residual, sample, { generator: torch(0) }),
-        copy.stepCorrect(residual, sample, { generator: torch(0) }),
-      ].map((output) => (output as { prevSample: Tensor }).prevSample);
-      expect(pred!.dims).toEqual(dims);
-      expect(maxAbsDiff(floats(pred!), floats(predCopy!)) + maxAbsDiff(floats(correct!), floats(correctCopy!))).toBe(0);
+      const [m, x] = [await on(device, residual), await on(device, sample)];
+      const outputs = [
+        original.stepPred(m, t, x, { generator: torch(0) }),
+        copy.stepPred(m, t, x, { generator: torch(0) }),
+        original.stepCorrect(m, x, { generator: torch(0) }),
+        copy.stepCorrect(m, x, { generator: torch(0) }),
+      ];
+      expect(outputs[0]!.prevSample.dims).toEqual(dims);
+      const [pred, predCopy, correct, correctCopy] = await Promise.all(
+        outputs.map(({ prevSample }) => elementsOf(prevSample)),
+      );
+      expect(maxAbsDiff(pred!, predCopy!) + maxAbsDiff(correct!, correctCopy!)).toBe(0);
     });
   });
 });

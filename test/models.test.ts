@@ -3,15 +3,17 @@ import { join, relative } from 'node:path';
 import * as ort from 'onnxruntime-node';
 import {
   fromInferenceSession,
+  OnnxModel,
   ScoreSdeVePipeline,
   ScoreSdeVeScheduler,
   Tensor,
   type ErrorCode,
   type ModelInput,
   type ModelInputs,
+  type NetworkOptions,
   type SessionModel,
-  type SessionModelOptions,
 } from '../lib';
+import { native } from '../lib/native';
 import { toHalf } from './support/edge';
 import { aFolder, pipelineFolder, removeFolders, temporaryFolder, unreadable, type Content } from './support/folders';
 import { bitEqual } from './support/golden';
@@ -20,7 +22,35 @@ import { formula, modelOf } from './support/models';
 import { closeSessions, port, scoreGraph, sessionOf, states, type Graph, type OnnxType } from './support/onnx';
 import { failure, own, rejection, sentence } from './support/refusals';
 
+const opened: OnnxModel[] = [];
+
+interface Network {
+  model: SessionModel | OnnxModel;
+  /** Its runs. */
+  runs: jest.SpyInstance;
+}
+
+/** The ways to run a network. */
+const ways: [string, (graph?: Graph, options?: NetworkOptions) => Promise<Network>][] = [
+  [
+    'fromInferenceSession',
+    async (graph, options) => {
+      const session = await sessionOf(graph);
+      return { model: fromInferenceSession(session, options), runs: jest.spyOn(session, 'run') };
+    },
+  ],
+  [
+    'OnnxModel',
+    async (graph, options) => {
+      const model = await OnnxModel.load(scoreGraph(graph), options);
+      opened.push(model);
+      return { model, runs: jest.spyOn(native, 'runNetworkAsync') };
+    },
+  ],
+];
+
 afterAll(async () => {
+  for (const model of opened) await model.dispose();
   await closeSessions();
   await removeFolders();
 });
@@ -41,397 +71,412 @@ function scoreOf(sigma: number[], further: number | number[] = 0): Float32Array 
   return Float32Array.from(score, (v, i) => v + f32(added[Math.floor(i / every)]!));
 }
 
-describe('sigma goes to timestep as its metadata say', () => {
-  const truncated = Math.trunc;
-  const conversions: Partial<Record<OnnxType, (sigma: number) => number>> = {
-    float32: f32,
-    float64: f32,
-    float16: (sigma) => roundTo('float16', f32(sigma)),
-    int8: truncated,
-    int16: truncated,
-    int32: truncated,
-    int64: truncated,
-    uint8: truncated,
-    uint32: truncated,
-    uint64: truncated,
-  };
-  const ranks = {
-    'one a sample': { each: true, shapes: [['batch'], [''], [2], ['batch', 1], ['batch', 1, 1, 1]] },
-    'one for all': { each: false, shapes: [[], [1], [1, 1, 1, 1]] },
-  };
-  const rows = Object.entries(conversions).flatMap(([type, convert]) =>
-    Object.values(ranks).flatMap(({ each, shapes }) =>
-      shapes.map((shape) => ({ type: type as OnnxType, convert, each, shape })),
-    ),
-  );
-
-  test.each(rows)('$type $shape', async ({ type, convert, each, shape }) => {
-    const model = fromInferenceSession(await sessionOf({ inputs: [states, port('timestep', type, shape)] }));
-    const sigma = each ? [3.7, 0.3] : [3.7, 3.7];
-    const score = await model(x, levels(...sigma));
-    expect(score.dims).toEqual(dims);
-    bitEqual(floats(score), scoreOf(sigma.map(convert)));
-  });
-
-  test.each([
-    { what: 'a scalar', shape: [], sigma: [1, 2] },
-    { what: 'one number', shape: [1], sigma: [1, 2] },
-    { what: 'one for each', shape: ['batch'], sigma: [1, 2, 3] },
-    { what: 'three', shape: [3], sigma: [1, 2] },
-  ])('a timestep of $what does not take the levels $sigma', async ({ shape, sigma }) => {
-    const model = fromInferenceSession(await sessionOf({ inputs: [states, port('timestep', 'float32', shape)] }));
-    const error = await rejection(async () => model(x, levels(...sigma)));
-    // Nobody gave it as one of the modelInputs.
-    sentence(error, 'ERR_SHAPE', /timestep|sigma/, /^(?!.*modelInputs)/);
-  });
-
-  test('a level that an integer timestep does not hold', async () => {
-    const model = fromInferenceSession(await sessionOf({ inputs: [states, port('timestep', 'int8')] }));
-    sentence(await rejection(async () => model(x, levels(1, 300))), 'ERR_RANGE', /timestep|sigma/, /300/);
-  });
-});
-
-describe('what the ports are for', () => {
-  const image = ['batch', 1, 2, 2] as const;
-  const found: { what: string; graph: Graph; options?: SessionModelOptions; given?: ModelInputs; adds?: number[] }[] = [
-    { what: 'the usual names', graph: {} },
-    {
-      what: 'the usual names in another order',
-      graph: { inputs: [port('class_labels', 'int64'), port('timestep'), states] },
-      given: { class_labels: [1, 2] },
-      adds: [1, 2],
-    },
-    {
-      what: 'the usual names beside others that would do',
-      graph: {
-        inputs: [port('mask', 'float32', image), port('w'), port('timestep'), states],
-        outputs: [port('out_sample', 'float32', image), port('features', 'float32', image)],
-      },
-      given: { mask: x, w: 2 },
-      adds: [...floats(x)].map((v) => v + 20),
-    },
-    {
-      what: 'the only ones',
-      graph: {
-        inputs: [port('x', 'float32', image), port('sigma')],
-        outputs: [port('score', 'float32', image)],
-        sample: 'x',
-        timestep: 'sigma',
-      },
-    },
-    {
-      what: 'the only ones, sigma first and a scalar',
-      graph: { inputs: [port('t', 'float64', []), port('x', 'float32', image)], sample: 'x', timestep: 't' },
-    },
-    {
-      what: 'the only ones, sigma an integer',
-      graph: { inputs: [port('x', 'float32', image), port('t', 'int64')], sample: 'x', timestep: 't' },
-    },
-    {
-      what: 'the only ones, sigma made to broadcast',
-      graph: {
-        inputs: [port('x', 'float32', image), port('t', 'float32', ['batch', 1, 1, 1])],
-        sample: 'x',
-        timestep: 't',
-      },
-    },
-    {
-      what: 'a float beside an integer',
-      graph: {
-        inputs: [port('x', 'float32', image), port('y', 'int64'), port('sigma')],
-        sample: 'x',
-        timestep: 'sigma',
-      },
-      given: { y: 3 },
-      adds: [3],
-    },
-    {
-      what: 'names that options give',
-      graph: {
-        inputs: [port('a', 'float32', image), port('b', 'float32', image), port('c'), port('d')],
-        outputs: [port('e', 'float32', image), port('f', 'float32', image)],
-        sample: 'b',
-        timestep: 'd',
-      },
-      options: { sample: 'b', timestep: 'd', output: 'e' },
-      given: { a: x, c: 2 },
-      adds: [...floats(x)].map((v) => v + 20),
-    },
-    {
-      what: 'names that options give over the usual ones',
-      graph: { inputs: [states, port('timestep'), port('sigma')], timestep: 'sigma' },
-      options: { timestep: 'sigma' },
-      given: { timestep: 5 },
-      adds: [5],
-    },
-  ];
-
-  test.each(found)('$what', async ({ graph, options, given, adds }) => {
-    const session = await sessionOf(graph);
-    const model = fromInferenceSession(session, options);
-    bitEqual(floats(await model(x, levels(2, 2), given)), scoreOf([2, 2], adds));
-    expect(model.inputs.map(({ name }) => name)).toEqual(graph.inputs?.map(({ name }) => name) ?? session.inputNames);
-    expect(model.sampleShape).toEqual([1, 2, 2]);
-  });
-
-  const refused: { what: string; graph: Graph; options?: SessionModelOptions; says: RegExp[] }[] = [
-    {
-      what: 'two that may be the states',
-      graph: { inputs: [port('a', 'float32', image), port('b', 'float32', image), port('timestep')], sample: 'a' },
-      says: [/sample/, /a \(float32 \[batch, 1, 2, 2\]\), b \(float32 \[batch, 1, 2, 2\]\)/, /option sample/],
-    },
-    {
-      what: 'none that may be the states',
-      graph: { inputs: [port('a'), port('b')], sample: 'a', timestep: 'b' },
-      says: [/sample/, /a \(float32 \[batch\]\), b \(float32 \[batch\]\)/],
-    },
-    {
-      what: 'two floats that may be sigma',
-      graph: { inputs: [states, port('a'), port('b', 'float16', [])] },
-      says: [/timestep/, /a \(float32 \[batch\]\), b \(float16 \[\]\)/, /option timestep/],
-    },
-    {
-      what: 'two integers that may be sigma',
-      graph: { inputs: [states, port('t', 'int64'), port('y', 'int64')] },
-      says: [/timestep/, /t \(int64 \[batch\]\), y \(int64 \[batch\]\)/],
-    },
-    { what: 'no second input', graph: { inputs: [states] }, says: [/timestep/, /none/] },
-    {
-      what: 'two outputs of other names',
-      graph: { outputs: [port('a', 'float32', image), port('b', 'float32', image)] },
-      says: [/output/, /a \(float32 .*\), b \(float32/, /option output/],
-    },
-    ...(['sample', 'timestep', 'output'] as const).map((role) => ({
-      what: `an option ${role} that names none`,
-      graph: {},
-      options: { [role]: 'x_t' },
-      says: [new RegExp(role), /"x_t"/, role === 'output' ? /out_sample \(/ : /timestep \(/],
-    })),
-    {
-      what: 'states of integers',
-      graph: { inputs: [{ ...states, type: 'int64' }, port('timestep')] },
-      says: [/sample \(int64/],
-    },
-    {
-      what: 'states in double',
-      graph: { inputs: [{ ...states, type: 'float64' }, port('timestep')] },
-      says: [/sample \(float64/],
-    },
-    { what: 'a score of integers', graph: { outputs: [port('score', 'int64', image)] }, says: [/score \(int64/] },
-  ];
-  test.each(refused)('$what: ERR_MODEL', async ({ graph, options, says }) => {
-    const session = await sessionOf(graph);
-    sentence(
-      failure(() => fromInferenceSession(session, options)),
-      'ERR_MODEL',
-      ...says,
+describe.each(ways)('%s', (way, network) => {
+  describe('sigma goes to timestep as its metadata say', () => {
+    const truncated = Math.trunc;
+    const conversions: Partial<Record<OnnxType, (sigma: number) => number>> = {
+      float32: f32,
+      float64: f32,
+      float16: (sigma) => roundTo('float16', f32(sigma)),
+      int8: truncated,
+      int16: truncated,
+      int32: truncated,
+      int64: truncated,
+      uint8: truncated,
+      uint32: truncated,
+      uint64: truncated,
+    };
+    const ranks = {
+      'one a sample': { each: true, shapes: [['batch'], [''], [2], ['batch', 1], ['batch', 1, 1, 1]] },
+      'one for all': { each: false, shapes: [[], [1], [1, 1, 1, 1]] },
+    };
+    const rows = Object.entries(conversions).flatMap(([type, convert]) =>
+      Object.values(ranks).flatMap(({ each, shapes }) =>
+        shapes.map((shape) => ({ type: type as OnnxType, convert, each, shape })),
+      ),
     );
+
+    test.each(rows)('$type $shape', async ({ type, convert, each, shape }) => {
+      const { model } = await network({ inputs: [states, port('timestep', type, shape)] });
+      const sigma = each ? [3.7, 0.3] : [3.7, 3.7];
+      const score = await model(x, levels(...sigma));
+      expect(score.dims).toEqual(dims);
+      bitEqual(floats(score), scoreOf(sigma.map(convert)));
+    });
+
+    test.each([
+      { what: 'a scalar', shape: [], sigma: [1, 2] },
+      { what: 'one number', shape: [1], sigma: [1, 2] },
+      { what: 'one for each', shape: ['batch'], sigma: [1, 2, 3] },
+      { what: 'three', shape: [3], sigma: [1, 2] },
+    ])('a timestep of $what takes the levels $sigma only in calls of its own size', async ({ shape, sigma }) => {
+      const { model } = await network({ inputs: [states, port('timestep', 'float32', shape)] });
+      if (way === 'OnnxModel' && sigma.length === 2) {
+        bitEqual(floats(await model(x, levels(...sigma))), scoreOf(sigma));
+        return;
+      }
+      const error = await rejection(async () => model(x, levels(...sigma)));
+      // Nobody gave it as one of the modelInputs.
+      sentence(error, 'ERR_SHAPE', /timestep|sigma/, /^(?!.*modelInputs)/);
+    });
+
+    test('a level that an integer timestep does not hold', async () => {
+      const { model } = await network({ inputs: [states, port('timestep', 'int8')] });
+      sentence(await rejection(async () => model(x, levels(1, 300))), 'ERR_RANGE', /timestep|sigma/, /300/);
+    });
   });
 
-  test('free sizes go by their names, fixed ones by their numbers', async () => {
-    const inputs = [port('sample', 'float32', ['n', 3, 'height', '']), port('timestep', 'float32', ['n'])];
-    const model = fromInferenceSession(await sessionOf({ inputs }));
-    expect(model.inputs).toEqual([
-      { name: 'sample', type: 'float32', shape: ['n', 3, 'height', '?'] },
-      { name: 'timestep', type: 'float32', shape: ['n'] },
-    ]);
-    expect(model.outputs).toEqual([{ name: 'out_sample', type: 'float32', shape: ['n', 3, 'height', '?'] }]);
-    expect(model.sampleShape).toEqual([3, 'height', '?']);
-  });
-});
+  describe('what the ports are for', () => {
+    const image = ['batch', 1, 2, 2] as const;
+    const found: { what: string; graph: Graph; options?: NetworkOptions; given?: ModelInputs; adds?: number[] }[] = [
+      { what: 'the usual names', graph: {} },
+      {
+        what: 'the usual names in another order',
+        graph: { inputs: [port('class_labels', 'int64'), port('timestep'), states] },
+        given: { class_labels: [1, 2] },
+        adds: [1, 2],
+      },
+      {
+        what: 'the usual names beside others that would do',
+        graph: {
+          inputs: [port('mask', 'float32', image), port('w'), port('timestep'), states],
+          outputs: [port('out_sample', 'float32', image), port('features', 'float32', image)],
+        },
+        given: { mask: x, w: 2 },
+        adds: [...floats(x)].map((v) => v + 20),
+      },
+      {
+        what: 'the only ones',
+        graph: {
+          inputs: [port('x', 'float32', image), port('sigma')],
+          outputs: [port('score', 'float32', image)],
+          sample: 'x',
+          timestep: 'sigma',
+        },
+      },
+      {
+        what: 'the only ones, sigma first and a scalar',
+        graph: { inputs: [port('t', 'float64', []), port('x', 'float32', image)], sample: 'x', timestep: 't' },
+      },
+      {
+        what: 'the only ones, sigma an integer',
+        graph: { inputs: [port('x', 'float32', image), port('t', 'int64')], sample: 'x', timestep: 't' },
+      },
+      {
+        what: 'the only ones, sigma made to broadcast',
+        graph: {
+          inputs: [port('x', 'float32', image), port('t', 'float32', ['batch', 1, 1, 1])],
+          sample: 'x',
+          timestep: 't',
+        },
+      },
+      {
+        what: 'a float beside an integer',
+        graph: {
+          inputs: [port('x', 'float32', image), port('y', 'int64'), port('sigma')],
+          sample: 'x',
+          timestep: 'sigma',
+        },
+        given: { y: 3 },
+        adds: [3],
+      },
+      {
+        what: 'names that options give',
+        graph: {
+          inputs: [port('a', 'float32', image), port('b', 'float32', image), port('c'), port('d')],
+          outputs: [port('e', 'float32', image), port('f', 'float32', image)],
+          sample: 'b',
+          timestep: 'd',
+        },
+        options: { sample: 'b', timestep: 'd', output: 'e' },
+        given: { a: x, c: 2 },
+        adds: [...floats(x)].map((v) => v + 20),
+      },
+      {
+        what: 'names that options give over the usual ones',
+        graph: { inputs: [states, port('timestep'), port('sigma')], timestep: 'sigma' },
+        options: { timestep: 'sigma' },
+        given: { timestep: 5 },
+        adds: [5],
+      },
+    ];
 
-describe('element types of the states', () => {
-  const half = (v: number) => roundTo('float16', v);
-  const whole = [...floats(x)];
-  test.each<[OnnxType, OnnxType, (sigma: number[]) => ArrayLike<number>]>([
-    ['float32', 'float16', (sigma) => [...scoreOf(sigma)].map(half)],
-    ['float32', 'float64', scoreOf],
-    ['float16', 'float32', (sigma) => whole.map((v, i) => f32(-half(v) / f32(1 + f32(sigma[i >> 2]! ** 2))))],
-    ['float16', 'float16', (sigma) => whole.map((v, i) => half(f32(-half(v) / f32(1 + f32(sigma[i >> 2]! ** 2)))))],
-  ])('a network from %s to %s takes and gives float32', async (from, to, expected) => {
-    const inputs = [{ ...states, type: from }, port('timestep', from === 'float16' ? 'float16' : 'float32')];
-    const model = fromInferenceSession(await sessionOf({ inputs, outputs: [{ ...states, name: 'score', type: to }] }));
-    const before = floats(x).slice();
-    const score = await model(x, levels(0.5, 3));
-    expect({ type: score.type, dims: score.dims }).toEqual({ type: 'float32', dims });
-    bitEqual(floats(score), expected([0.5, 3]));
-    bitEqual(floats(x), before);
-  });
-});
+    test.each(found)('$what', async ({ graph, options, given, adds }) => {
+      const { model } = await network(graph, options);
+      bitEqual(floats(await model(x, levels(2, 2), given)), scoreOf([2, 2], adds));
+      expect(model.inputs.map(({ name }) => name)).toEqual(
+        graph.inputs?.map(({ name }) => name) ?? ['sample', 'timestep'],
+      );
+      expect(model.sampleShape).toEqual([1, 2, 2]);
+    });
 
-/** A network with one further input, for a batch of two. */
-const withInput = async (type: OnnxType, shape: readonly (number | string)[], defaultInputs?: ModelInputs) =>
-  fromInferenceSession(await sessionOf({ inputs: [states, port('timestep'), port('y', type, shape)] }), {
-    defaultInputs,
-  });
+    const refused: { what: string; graph: Graph; options?: NetworkOptions; says: RegExp[] }[] = [
+      {
+        what: 'two that may be the states',
+        graph: { inputs: [port('a', 'float32', image), port('b', 'float32', image), port('timestep')], sample: 'a' },
+        says: [/sample/, /a \(float32 \[batch, 1, 2, 2\]\), b \(float32 \[batch, 1, 2, 2\]\)/, /option sample/],
+      },
+      {
+        what: 'none that may be the states',
+        graph: { inputs: [port('a'), port('b')], sample: 'a', timestep: 'b' },
+        says: [/sample/, /a \(float32 \[batch\]\), b \(float32 \[batch\]\)/],
+      },
+      {
+        what: 'two floats that may be sigma',
+        graph: { inputs: [states, port('a'), port('b', 'float16', [])] },
+        says: [/timestep/, /a \(float32 \[batch\]\), b \(float16 \[\]\)/, /option timestep/],
+      },
+      {
+        what: 'two integers that may be sigma',
+        graph: { inputs: [states, port('t', 'int64'), port('y', 'int64')] },
+        says: [/timestep/, /t \(int64 \[batch\]\), y \(int64 \[batch\]\)/],
+      },
+      { what: 'no second input', graph: { inputs: [states] }, says: [/timestep/, /none/] },
+      {
+        what: 'two outputs of other names',
+        graph: { outputs: [port('a', 'float32', image), port('b', 'float32', image)] },
+        says: [/output/, /a \(float32 .*\), b \(float32/, /option output/],
+      },
+      ...(['sample', 'timestep', 'output'] as const).map((role) => ({
+        what: `an option ${role} that names none`,
+        graph: {},
+        options: { [role]: 'x_t' },
+        says: [new RegExp(role), /"x_t"/, role === 'output' ? /out_sample \(/ : /timestep \(/],
+      })),
+      {
+        what: 'states of integers',
+        graph: { inputs: [{ ...states, type: 'int64' }, port('timestep')] },
+        says: [/sample \(int64/],
+      },
+      {
+        what: 'states in double',
+        graph: { inputs: [{ ...states, type: 'float64' }, port('timestep')] },
+        says: [/sample \(float64/],
+      },
+      { what: 'a score of integers', graph: { outputs: [port('score', 'int64', image)] }, says: [/score \(int64/] },
+    ];
+    test.each(refused)('$what: ERR_MODEL', async ({ graph, options, says }) => {
+      sentence(await rejection(() => network(graph, options)), 'ERR_MODEL', ...says);
+    });
 
-describe('a further input', () => {
-  const each = ['batch'];
-  const image = ['batch', 1, 2, 2];
-  const eight = [1, 2, 3, 4, 5, 6, 7, 8];
-  const accepted: [OnnxType, (number | string)[], string, () => unknown, number | number[]][] = [
-    ['int64', each, 'a number', () => 3, 3],
-    ['int64', each, 'a bigint', () => 3n, 3],
-    ['int64', each, 'a boolean', () => true, 1],
-    ['int64', each, 'numbers', () => [3, 4], [3, 4]],
-    ['int64', each, 'bigints', () => [3n, -4n], [3, -4]],
-    ['int64', each, 'one number in an array', () => [5], 5],
-    ['int64', each, 'an Int32Array', () => Int32Array.of(3, 4), [3, 4]],
-    ['int64', each, 'a Uint8Array', () => Uint8Array.of(3, 4), [3, 4]],
-    ['int64', each, 'a BigInt64Array', () => BigInt64Array.of(3n, 4n), [3, 4]],
-    ['int64', each, 'whole floats', () => Float32Array.of(3, 4), [3, 4]],
-    ['int64', each, 'a Tensor', () => new Tensor('int64', BigInt64Array.of(3n, 4n), [2]), [3, 4]],
-    ['int64', each, 'a Tensor of another type', () => new Tensor('float32', [3, 4], [2]), [3, 4]],
-    ['int64', each, 'a Tensor of one', () => new Tensor('int64', BigInt64Array.of(3n), [1]), 3],
-    ['int64', each, 'a scalar Tensor', () => new Tensor('int64', BigInt64Array.of(3n), []), 3],
-    ['int64', each, 'an ort.Tensor', () => new ort.Tensor('int64', BigInt64Array.of(3n, 4n), [2]), [3, 4]],
-    ['int64', each, 'an object with data and dims', () => ({ data: [3, 4], dims: [2] }), [3, 4]],
-    ['int64', ['batch', 1], 'numbers', () => [3, 4], [3, 4]],
-    ['int64', ['batch', 1], 'a number', () => 3, 3],
-    ['int64', ['batch', 1], 'a Tensor', () => new Tensor('int64', BigInt64Array.of(3n, 4n), [2, 1]), [3, 4]],
-    ['int64', [2], 'numbers for a fixed batch', () => [3, 4], [3, 4]],
-    ['int64', [1], 'a number for all', () => 3, 3],
-    ['int64', [], 'the same number for each', () => [3, 3], 3],
-    ['int32', each, 'its least and its largest', () => [-(2 ** 31), 2 ** 31 - 1], [-(2 ** 31), 2 ** 31 - 1]],
-    ['int8', each, 'its least and its largest', () => [-128, 127], [-128, 127]],
-    ['uint8', each, 'its least and its largest', () => [0, 255], [0, 255]],
-    ['uint64', each, 'a bigint beyond 2^63', () => 2n ** 63n, 2 ** 63],
-    ['float32', each, 'a fraction', () => 0.5, 0.5],
-    ['float32', each, 'fractions and bigints', () => [0.5, 2n], [0.5, 2]],
-    ['float32', each, 'a Float64Array', () => Float64Array.of(0.1, 0.2), [0.1, 0.2]],
-    ['float32', each, 'a float16 Tensor', () => toHalf(new Tensor('float32', [0.5, 3], [2]), 'float16'), [0.5, 3]],
-    ['float32', each, 'a bfloat16 Tensor', () => toHalf(new Tensor('float32', [0.5, 3], [2]), 'bfloat16'), [0.5, 3]],
-    ['float16', each, 'fractions', () => [0.1, 3], [roundTo('float16', 0.1), 3]],
-    ['float64', [], 'a fraction', () => 0.25, 0.25],
-    ['bool', [], 'a boolean', () => true, 1],
-    ['bool', each, 'booleans and bits', () => [true, 0], [1, 0]],
-    ['float32', image, 'a Tensor', () => new Tensor('float32', eight, dims), eight],
-    ['float32', image, 'an ort.Tensor', () => new ort.Tensor('float32', Float32Array.from(eight), dims), eight],
-    ['float16', image, 'a float16 Tensor', () => toHalf(new Tensor('float32', eight, dims), 'float16'), eight],
-    ['int64', image, 'a Tensor of another type', () => new Tensor('float32', eight, dims), eight],
-    [
-      'float32',
-      [1, 1, 2, 2],
-      'one Tensor for all',
-      () => new Tensor('float32', [1, 2, 3, 4], [1, 1, 2, 2]),
-      [1, 2, 3, 4, 1, 2, 3, 4],
-    ],
-  ];
-  test.each(accepted)('%s %j takes %s', async (type, shape, _, value, adds) => {
-    const model = await withInput(type, shape);
-    bitEqual(floats(await model(x, levels(1, 2), { y: value() as ModelInput })), scoreOf([1, 2], adds));
-  });
-
-  const gone = <T extends { dispose(): void }>(tensor: T): T => {
-    tensor.dispose();
-    return tensor;
-  };
-  const refused: [OnnxType, (number | string)[], string, () => unknown, ErrorCode, RegExp][] = [
-    ['int64', each, 'a fraction', () => 1.5, 'ERR_RANGE', /int64, got 1.5$/],
-    ['int64', each, 'a fraction among others', () => [1, 0.5], 'ERR_RANGE', /got 0.5$/],
-    ['int64', each, 'a fraction in a typed array', () => Float32Array.of(0.5, 1), 'ERR_RANGE', /got 0.5$/],
-    ['int64', each, 'a fraction in a Tensor', () => new Tensor('float32', [0.5, 1], [2]), 'ERR_RANGE', /got 0.5$/],
-    ['int64', each, 'NaN', () => NaN, 'ERR_RANGE', /got NaN$/],
-    ['int64', each, 'Infinity', () => [1, Infinity], 'ERR_RANGE', /got Infinity$/],
-    ['int64', each, '2^63', () => 2 ** 63, 'ERR_RANGE', /got 9223372036854775808|got 9223372036854776000/],
-    ['int64', each, '2^64 as a bigint', () => 2n ** 64n, 'ERR_RANGE', /got 18446744073709551616n$/],
-    ['int32', each, '2^31', () => 2 ** 31, 'ERR_RANGE', /int32, got 2147483648$/],
-    ['int8', each, '128', () => 128, 'ERR_RANGE', /got 128$/],
-    ['uint8', each, '-1', () => -1, 'ERR_RANGE', /got -1$/],
-    ['uint64', each, '-1', () => -1n, 'ERR_RANGE', /got -1n$/],
-    ['bool', each, '2', () => 2, 'ERR_RANGE', /bool, got 2$/],
-    ['bool', each, '-1', () => -1, 'ERR_RANGE', /got -1$/],
-    ['bool', each, 'a half', () => 0.5, 'ERR_RANGE', /got 0.5$/],
-    ['int64', each, 'three numbers', () => [1, 2, 3], 'ERR_SHAPE', /one for each of the 2 samples, got 3$/],
-    ['int64', each, 'no numbers', () => [], 'ERR_SHAPE', /got 0$/],
-    ['int64', each, 'a Tensor of three', () => new Tensor('float32', [1, 2, 3], [3]), 'ERR_SHAPE', /got 3$/],
-    ['int64', each, 'a Tensor of two axes', () => new Tensor('float32', [1, 2], [2, 1]), 'ERR_SHAPE', /\[2, 1\]/],
-    ['int64', [3], 'numbers for another batch', () => [1, 2], 'ERR_SHAPE', /\[3\].*got \[2\]/],
-    ['float32', [], 'a number for each', () => [1, 2], 'ERR_SHAPE', /same for all/],
-    ['float32', [1], 'a number for each', () => [1, 2], 'ERR_SHAPE', /same for all/],
-    ['float32', image, 'a number', () => 1, 'ERR_SHAPE', /tensor of dims \[batch, 1, 2, 2\]/],
-    ['float32', image, 'a Tensor of other dims', () => new Tensor('float32', eight, [2, 4]), 'ERR_SHAPE', /\[2, 4\]/],
-    ['float32', image, 'data that dims do not fit', () => ({ data: [1, 2], dims }), 'ERR_SHAPE', /2 elements/],
-    ['float32', image, 'dims of null', () => ({ data: eight, dims: null }), 'ERR_SHAPE', /dims/],
-    ['float32', image, 'dims that are negative', () => ({ data: eight, dims: [-2, -1, 2, 2] }), 'ERR_SHAPE', /dims|-2/],
-    ['int64', each, 'a string', () => '7', 'ERR_DTYPE', /got "7"$/],
-    ['int64', each, 'strings', () => ['a', 'b'], 'ERR_DTYPE', /got "a"$/],
-    ['int64', each, 'null in an array', () => [null, 1], 'ERR_DTYPE', /got null$/],
-    ['int64', each, 'a hole in an array', () => [, 1], 'ERR_DTYPE', /got undefined$/],
-    ['int64', each, 'an object', () => ({}), 'ERR_DTYPE', /got an object$/],
-    ['int64', each, 'a function', () => () => 1, 'ERR_DTYPE', /got a function$/],
-    ['int64', each, 'a symbol', () => Symbol('y'), 'ERR_DTYPE', /got a symbol$/],
-    ['int64', each, 'a DataView', () => new DataView(new ArrayBuffer(8)), 'ERR_DTYPE', /got a DataView$/],
-    ['int64', each, 'a disposed Tensor', () => gone(Tensor.zeros([2])), 'ERR_DISPOSED', /disposed/],
-    ['float32', image, 'a disposed Tensor', () => gone(Tensor.zeros(dims)), 'ERR_DISPOSED', /disposed/],
-    [
-      'int64',
-      each,
-      'a disposed ort.Tensor',
-      () => gone(new ort.Tensor('int64', BigInt64Array.of(3n, 4n), [2])),
-      'ERR_DISPOSED',
-      /disposed/,
-    ],
-    ['string', each, 'a number', () => 1, 'ERR_MODEL', /y \(string \[batch\]\)/],
-    ['int64', each, 'null', () => null, 'ERR_MODEL', /needs y \(int64 \[batch\]\)/],
-    ['int64', each, 'undefined', () => undefined, 'ERR_MODEL', /needs y \(int64 \[batch\]\)/],
-  ];
-  test.each(refused)('%s %j refuses %s', async (type, shape, _, value, code, says) => {
-    const session = await sessionOf({ inputs: [states, port('timestep'), port('y', type, shape)] });
-    const run = jest.spyOn(session, 'run');
-    const model = fromInferenceSession(session);
-    const inputs = { y: value() as ModelInput };
-    sentence(await rejection(async () => model(x, levels(1, 2), inputs)), code, says, /\by\b/);
-    // A run finds it before it begins.
-    const pipeline = new ScoreSdeVePipeline({ scheduler: new ScoreSdeVeScheduler(), model, sampleShape: [1, 2, 2] });
-    const options = { batchSize: 2, numInferenceSteps: 1, modelInputs: inputs };
-    sentence(await rejection(() => pipeline.run(options)), code, says);
-    sentence(
-      failure(() => pipeline.steps(options)),
-      code,
-      says,
-    );
-    expect(run).not.toHaveBeenCalled();
+    test('free sizes go by their names, fixed ones by their numbers', async () => {
+      const inputs = [port('sample', 'float32', ['n', 3, 'height', '']), port('timestep', 'float32', ['n'])];
+      const { model } = await network({ inputs });
+      expect(model.inputs).toEqual([
+        { name: 'sample', type: 'float32', shape: ['n', 3, 'height', '?'] },
+        { name: 'timestep', type: 'float32', shape: ['n'] },
+      ]);
+      expect(model.outputs).toEqual([{ name: 'out_sample', type: 'float32', shape: ['n', 3, 'height', '?'] }]);
+      expect(model.sampleShape).toEqual([3, 'height', '?']);
+    });
   });
 
-  test.each<[string, ModelInputs, RegExp]>([
-    ['that the network does not have', { y: 1, label: 2 }, /no input "label".*: y \(int64 \[batch\]\)$/],
-    ['that are the states', { y: 1, sample: x }, /no input "sample"/],
-    ['that is sigma', { y: 1, timestep: 2 }, /no input "timestep"/],
-  ])('inputs %s', async (_, inputs, says) => {
-    const model = await withInput('int64', each);
-    sentence(await rejection(async () => model(x, levels(1, 2), inputs)), 'ERR_MODEL', says);
+  describe('element types of the states', () => {
+    const half = (v: number) => roundTo('float16', v);
+    const whole = [...floats(x)];
+    test.each<[OnnxType, OnnxType, (sigma: number[]) => ArrayLike<number>]>([
+      ['float32', 'float16', (sigma) => [...scoreOf(sigma)].map(half)],
+      ['float32', 'float64', scoreOf],
+      ['float16', 'float32', (sigma) => whole.map((v, i) => f32(-half(v) / f32(1 + f32(sigma[i >> 2]! ** 2))))],
+      ['float16', 'float16', (sigma) => whole.map((v, i) => half(f32(-half(v) / f32(1 + f32(sigma[i >> 2]! ** 2)))))],
+    ])('a network from %s to %s takes and gives float32', async (from, to, expected) => {
+      const inputs = [{ ...states, type: from }, port('timestep', from === 'float16' ? 'float16' : 'float32')];
+      const { model } = await network({ inputs, outputs: [{ ...states, name: 'score', type: to }] });
+      const before = floats(x).slice();
+      const score = await model(x, levels(0.5, 3));
+      expect({ type: score.type, dims: score.dims }).toEqual({ type: 'float32', dims });
+      bitEqual(floats(score), expected([0.5, 3]));
+      bitEqual(floats(x), before);
+    });
   });
 
-  test('a network without any says so', async () => {
-    const model = fromInferenceSession(await sessionOf());
-    sentence(await rejection(async () => model(x, levels(1, 2), { y: 1 })), 'ERR_MODEL', /no input "y".*none/);
-  });
+  /** A network with one further input, for a batch of two. */
+  const withInput = async (type: OnnxType, shape: readonly (number | string)[], defaultInputs?: ModelInputs) =>
+    network({ inputs: [states, port('timestep'), port('y', type, shape)] }, { defaultInputs });
 
-  test.each<[string, ModelInputs | undefined, ModelInputs | undefined, number[]]>([
-    ['stands in', { y: 7 }, {}, [7]],
-    ['stands in where no inputs are given', { y: [7, 8] }, undefined, [7, 8]],
-    ['stands in for undefined', { y: 7 }, { y: undefined as never }, [7]],
-    ['gives way', { y: 7 }, { y: [0, 1] }, [0, 1]],
-    ['of another name does no harm', { z: 7 }, { y: 1 }, [1]],
-  ])('a default %s', async (_, defaults, given, adds) => {
-    const model = await withInput('int64', each, defaults);
-    bitEqual(floats(await model(x, levels(1, 2), given)), scoreOf([1, 2], adds));
-  });
+  describe('a further input', () => {
+    const each = ['batch'];
+    const image = ['batch', 1, 2, 2];
+    const eight = [1, 2, 3, 4, 5, 6, 7, 8];
+    const accepted: [OnnxType, (number | string)[], string, () => unknown, number | number[]][] = [
+      ['int64', each, 'a number', () => 3, 3],
+      ['int64', each, 'a bigint', () => 3n, 3],
+      ['int64', each, 'a boolean', () => true, 1],
+      ['int64', each, 'numbers', () => [3, 4], [3, 4]],
+      ['int64', each, 'bigints', () => [3n, -4n], [3, -4]],
+      ['int64', each, 'one number in an array', () => [5], 5],
+      ['int64', each, 'an Int32Array', () => Int32Array.of(3, 4), [3, 4]],
+      ['int64', each, 'a Uint8Array', () => Uint8Array.of(3, 4), [3, 4]],
+      ['int64', each, 'a BigInt64Array', () => BigInt64Array.of(3n, 4n), [3, 4]],
+      ['int64', each, 'whole floats', () => Float32Array.of(3, 4), [3, 4]],
+      ['int64', each, 'a Tensor', () => new Tensor('int64', BigInt64Array.of(3n, 4n), [2]), [3, 4]],
+      ['int64', each, 'a Tensor of another type', () => new Tensor('float32', [3, 4], [2]), [3, 4]],
+      ['int64', each, 'a Tensor of one', () => new Tensor('int64', BigInt64Array.of(3n), [1]), 3],
+      ['int64', each, 'a scalar Tensor', () => new Tensor('int64', BigInt64Array.of(3n), []), 3],
+      ['int64', each, 'an ort.Tensor', () => new ort.Tensor('int64', BigInt64Array.of(3n, 4n), [2]), [3, 4]],
+      ['int64', each, 'an object with data and dims', () => ({ data: [3, 4], dims: [2] }), [3, 4]],
+      ['int64', ['batch', 1], 'numbers', () => [3, 4], [3, 4]],
+      ['int64', ['batch', 1], 'a number', () => 3, 3],
+      ['int64', ['batch', 1], 'a Tensor', () => new Tensor('int64', BigInt64Array.of(3n, 4n), [2, 1]), [3, 4]],
+      ['int64', [2], 'numbers for a fixed batch', () => [3, 4], [3, 4]],
+      ['int64', [1], 'a number for all', () => 3, 3],
+      ['int64', [], 'the same number for each', () => [3, 3], 3],
+      ['int32', each, 'its least and its largest', () => [-(2 ** 31), 2 ** 31 - 1], [-(2 ** 31), 2 ** 31 - 1]],
+      ['int8', each, 'its least and its largest', () => [-128, 127], [-128, 127]],
+      ['uint8', each, 'its least and its largest', () => [0, 255], [0, 255]],
+      ['uint64', each, 'a bigint beyond 2^63', () => 2n ** 63n, 2 ** 63],
+      ['float32', each, 'a fraction', () => 0.5, 0.5],
+      ['float32', each, 'fractions and bigints', () => [0.5, 2n], [0.5, 2]],
+      ['float32', each, 'a Float64Array', () => Float64Array.of(0.1, 0.2), [0.1, 0.2]],
+      ['float32', each, 'a float16 Tensor', () => toHalf(new Tensor('float32', [0.5, 3], [2]), 'float16'), [0.5, 3]],
+      ['float32', each, 'a bfloat16 Tensor', () => toHalf(new Tensor('float32', [0.5, 3], [2]), 'bfloat16'), [0.5, 3]],
+      ['float16', each, 'fractions', () => [0.1, 3], [roundTo('float16', 0.1), 3]],
+      ['float64', [], 'a fraction', () => 0.25, 0.25],
+      ['bool', [], 'a boolean', () => true, 1],
+      ['bool', each, 'booleans and bits', () => [true, 0], [1, 0]],
+      ['float32', image, 'a Tensor', () => new Tensor('float32', eight, dims), eight],
+      ['float32', image, 'an ort.Tensor', () => new ort.Tensor('float32', Float32Array.from(eight), dims), eight],
+      ['float16', image, 'a float16 Tensor', () => toHalf(new Tensor('float32', eight, dims), 'float16'), eight],
+      ['int64', image, 'a Tensor of another type', () => new Tensor('float32', eight, dims), eight],
+      [
+        'float32',
+        [1, 1, 2, 2],
+        'one Tensor for all',
+        () => new Tensor('float32', [1, 2, 3, 4], [1, 1, 2, 2]),
+        [1, 2, 3, 4, 1, 2, 3, 4],
+      ],
+    ];
+    test.each(accepted)('%s %j takes %s', async (type, shape, _, value, adds) => {
+      const { model } = await withInput(type, shape);
+      bitEqual(floats(await model(x, levels(1, 2), { y: value() as ModelInput })), scoreOf([1, 2], adds));
+    });
 
-  test('a default is checked as what is given is', async () => {
-    const model = await withInput('int64', each, { y: 0.5 });
-    sentence(await rejection(async () => model(x, levels(1, 2))), 'ERR_RANGE', /\by\b/, /0.5/);
-  });
+    const gone = <T extends { dispose(): void }>(tensor: T): T => {
+      tensor.dispose();
+      return tensor;
+    };
+    const refused: [OnnxType, (number | string)[], string, () => unknown, ErrorCode, RegExp][] = [
+      ['int64', each, 'a fraction', () => 1.5, 'ERR_RANGE', /int64, got 1.5$/],
+      ['int64', each, 'a fraction among others', () => [1, 0.5], 'ERR_RANGE', /got 0.5$/],
+      ['int64', each, 'a fraction in a typed array', () => Float32Array.of(0.5, 1), 'ERR_RANGE', /got 0.5$/],
+      ['int64', each, 'a fraction in a Tensor', () => new Tensor('float32', [0.5, 1], [2]), 'ERR_RANGE', /got 0.5$/],
+      ['int64', each, 'NaN', () => NaN, 'ERR_RANGE', /got NaN$/],
+      ['int64', each, 'Infinity', () => [1, Infinity], 'ERR_RANGE', /got Infinity$/],
+      ['int64', each, '2^63', () => 2 ** 63, 'ERR_RANGE', /got 9223372036854775808|got 9223372036854776000/],
+      ['int64', each, '2^64 as a bigint', () => 2n ** 64n, 'ERR_RANGE', /got 18446744073709551616n$/],
+      ['int32', each, '2^31', () => 2 ** 31, 'ERR_RANGE', /int32, got 2147483648$/],
+      ['int8', each, '128', () => 128, 'ERR_RANGE', /got 128$/],
+      ['uint8', each, '-1', () => -1, 'ERR_RANGE', /got -1$/],
+      ['uint64', each, '-1', () => -1n, 'ERR_RANGE', /got -1n$/],
+      ['bool', each, '2', () => 2, 'ERR_RANGE', /bool, got 2$/],
+      ['bool', each, '-1', () => -1, 'ERR_RANGE', /got -1$/],
+      ['bool', each, 'a half', () => 0.5, 'ERR_RANGE', /got 0.5$/],
+      ['int64', each, 'three numbers', () => [1, 2, 3], 'ERR_SHAPE', /one for each of the 2 samples, got 3$/],
+      ['int64', each, 'no numbers', () => [], 'ERR_SHAPE', /got 0$/],
+      ['int64', each, 'a Tensor of three', () => new Tensor('float32', [1, 2, 3], [3]), 'ERR_SHAPE', /got 3$/],
+      ['int64', each, 'a Tensor of two axes', () => new Tensor('float32', [1, 2], [2, 1]), 'ERR_SHAPE', /\[2, 1\]/],
+      ['float32', image, 'a number', () => 1, 'ERR_SHAPE', /tensor of dims \[batch, 1, 2, 2\]/],
+      ['float32', image, 'a Tensor of other dims', () => new Tensor('float32', eight, [2, 4]), 'ERR_SHAPE', /\[2, 4\]/],
+      ['float32', image, 'data that dims do not fit', () => ({ data: [1, 2], dims }), 'ERR_SHAPE', /2 elements/],
+      ['float32', image, 'dims of null', () => ({ data: eight, dims: null }), 'ERR_SHAPE', /dims/],
+      [
+        'float32',
+        image,
+        'dims that are negative',
+        () => ({ data: eight, dims: [-2, -1, 2, 2] }),
+        'ERR_SHAPE',
+        /dims|-2/,
+      ],
+      ['int64', each, 'a string', () => '7', 'ERR_DTYPE', /got "7"$/],
+      ['int64', each, 'strings', () => ['a', 'b'], 'ERR_DTYPE', /got "a"$/],
+      ['int64', each, 'null in an array', () => [null, 1], 'ERR_DTYPE', /got null$/],
+      ['int64', each, 'a hole in an array', () => [, 1], 'ERR_DTYPE', /got undefined$/],
+      ['int64', each, 'an object', () => ({}), 'ERR_DTYPE', /got an object$/],
+      ['int64', each, 'a function', () => () => 1, 'ERR_DTYPE', /got a function$/],
+      ['int64', each, 'a symbol', () => Symbol('y'), 'ERR_DTYPE', /got a symbol$/],
+      ['int64', each, 'a DataView', () => new DataView(new ArrayBuffer(8)), 'ERR_DTYPE', /got a DataView$/],
+      ['int64', each, 'a disposed Tensor', () => gone(Tensor.zeros([2])), 'ERR_DISPOSED', /disposed/],
+      ['float32', image, 'a disposed Tensor', () => gone(Tensor.zeros(dims)), 'ERR_DISPOSED', /disposed/],
+      [
+        'int64',
+        each,
+        'a disposed ort.Tensor',
+        () => gone(new ort.Tensor('int64', BigInt64Array.of(3n, 4n), [2])),
+        'ERR_DISPOSED',
+        /disposed/,
+      ],
+      ['string', each, 'a number', () => 1, 'ERR_MODEL', /y \(string \[batch\]\)/],
+      ['int64', each, 'null', () => null, 'ERR_MODEL', /needs y \(int64 \[batch\]\)/],
+      ['int64', each, 'undefined', () => undefined, 'ERR_MODEL', /needs y \(int64 \[batch\]\)/],
+    ];
+    const ofAnotherSize: typeof refused = [
+      ['int64', [3], 'numbers for another batch', () => [1, 2], 'ERR_SHAPE', /\[3\].*got \[2\]/],
+      ['float32', [], 'a number for each', () => [1, 2], 'ERR_SHAPE', /same for all/],
+      ['float32', [1], 'a number for each', () => [1, 2], 'ERR_SHAPE', /same for all/],
+    ];
+    if (way === 'OnnxModel')
+      test.each(ofAnotherSize)('%s %j takes %s in calls of its own size', async (type, shape, _, value) => {
+        const { model } = await withInput(type, shape);
+        bitEqual(floats(await model(x, levels(1, 2), { y: value() as ModelInput })), scoreOf([1, 2], [1, 2]));
+      });
+    else refused.push(...ofAnotherSize);
 
-  test('each of several has its own', async () => {
-    const inputs = [port('a', 'int64'), states, port('b', 'float32', []), port('timestep'), port('c', 'bool')];
-    const model = fromInferenceSession(await sessionOf({ inputs }), { defaultInputs: { b: 0.5, c: true } });
-    const given: Record<string, unknown> = { a: [1, 2], c: [false, true] };
-    const score = await model(x, levels(1, 2), given as ModelInputs);
-    // In the graph's order of adding.
-    const expected = scoreOf([1, 2]).map((v, i) => f32(f32(v + (i < 4 ? 1 : 2)) + 5) + (i < 4 ? 0 : 100));
-    bitEqual(floats(score), expected);
+    test.each(refused)('%s %j refuses %s', async (type, shape, _, value, code, says) => {
+      const { model, runs } = await withInput(type, shape);
+      runs.mockClear();
+      const inputs = { y: value() as ModelInput };
+      sentence(await rejection(async () => model(x, levels(1, 2), inputs)), code, says, /\by\b/);
+      // A run finds it before it begins.
+      const pipeline = new ScoreSdeVePipeline({ scheduler: new ScoreSdeVeScheduler(), model, sampleShape: [1, 2, 2] });
+      const options = { batchSize: 2, numInferenceSteps: 1, modelInputs: inputs };
+      sentence(await rejection(() => pipeline.run(options)), code, says);
+      sentence(
+        failure(() => pipeline.steps(options)),
+        code,
+        says,
+      );
+      expect(runs).not.toHaveBeenCalled();
+    });
+
+    test.each<[string, ModelInputs, RegExp]>([
+      ['that the network does not have', { y: 1, label: 2 }, /no input "label".*: y \(int64 \[batch\]\)$/],
+      ['that are the states', { y: 1, sample: x }, /no input "sample"/],
+      ['that is sigma', { y: 1, timestep: 2 }, /no input "timestep"/],
+    ])('inputs %s', async (_, inputs, says) => {
+      const { model } = await withInput('int64', each);
+      sentence(await rejection(async () => model(x, levels(1, 2), inputs)), 'ERR_MODEL', says);
+    });
+
+    test('a network without any says so', async () => {
+      const { model } = await network();
+      sentence(await rejection(async () => model(x, levels(1, 2), { y: 1 })), 'ERR_MODEL', /no input "y".*none/);
+    });
+
+    test.each<[string, ModelInputs | undefined, ModelInputs | undefined, number[]]>([
+      ['stands in', { y: 7 }, {}, [7]],
+      ['stands in where no inputs are given', { y: [7, 8] }, undefined, [7, 8]],
+      ['stands in for undefined', { y: 7 }, { y: undefined as never }, [7]],
+      ['gives way', { y: 7 }, { y: [0, 1] }, [0, 1]],
+      ['of another name does no harm', { z: 7 }, { y: 1 }, [1]],
+    ])('a default %s', async (_, defaults, given, adds) => {
+      const { model } = await withInput('int64', each, defaults);
+      bitEqual(floats(await model(x, levels(1, 2), given)), scoreOf([1, 2], adds));
+    });
+
+    test('a default is checked as what is given is', async () => {
+      const { model } = await withInput('int64', each, { y: 0.5 });
+      sentence(await rejection(async () => model(x, levels(1, 2))), 'ERR_RANGE', /\by\b/, /0.5/);
+    });
+
+    test('each of several has its own', async () => {
+      const inputs = [port('a', 'int64'), states, port('b', 'float32', []), port('timestep'), port('c', 'bool')];
+      const { model } = await network({ inputs }, { defaultInputs: { b: 0.5, c: true } });
+      const given: Record<string, unknown> = { a: [1, 2], c: [false, true] };
+      const score = await model(x, levels(1, 2), given as ModelInputs);
+      // In the graph's order of adding.
+      const expected = scoreOf([1, 2]).map((v, i) => f32(f32(v + (i < 4 ? 1 : 2)) + 5) + (i < 4 ? 0 : 100));
+      bitEqual(floats(score), expected);
+    });
   });
 });
 
@@ -500,7 +545,11 @@ describe('what a network may go wrong with', () => {
     sentence(await rejection(async () => model(x, levels(1, 2))), 'ERR_MODEL', says);
   });
 
-  const withPort = (entry: object) => ({ ...metadata, inputMetadata: [...metadata.inputMetadata, entry], run() {} });
+  const withPort = (entry: object | null) => ({
+    ...metadata,
+    inputMetadata: [...metadata.inputMetadata, entry],
+    run() {},
+  });
   test('an input that is no tensor takes no numbers', async () => {
     const model = fromInferenceSession(withPort({ name: 'past', isTensor: false }) as never);
     sentence(await rejection(async () => model(x, levels(1, 2))), 'ERR_MODEL', /past \(not a tensor/);
@@ -516,6 +565,11 @@ describe('what a network may go wrong with', () => {
     ['an object', {}],
     ['a session without metadata, of an older onnxruntime-node', { run: () => {}, inputNames: ['sample'] }],
     ['a promise of a session', Promise.resolve({ ...metadata, run() {} })],
+    ['what has an input that is null', withPort(null)],
+    ['what has an input without a name', withPort({ isTensor: true, type: 'float32', shape: [] })],
+    ['what has an input without a shape', withPort({ name: 'y', isTensor: true, type: 'float32' })],
+    ['what has a size that is none', withPort({ name: 'y', isTensor: true, type: 'float32', shape: [null] })],
+    ['what has a gap among its outputs', { ...metadata, outputMetadata: new Array<object>(1), run() {} }],
   ])('%s is no session: ERR_MODEL', (_, value) => {
     sentence(
       failure(() => fromInferenceSession(value as never)),
@@ -530,10 +584,9 @@ describe('what a network may go wrong with', () => {
     const pipeline = pipelineOf(fromInferenceSession(session));
     await pipeline.run({ numInferenceSteps: 1 });
     await pipeline.dispose();
+    await pipeline.dispose();
     expect(release).toHaveBeenCalledTimes(1);
-    const error = await rejection(() => pipeline.run({ numInferenceSteps: 1 }));
-    expect(error.code).toBe('ERR_MODEL');
-    expect(error.message).toContain((error.cause as Error).message);
+    sentence(await rejection(() => pipeline.run({ numInferenceSteps: 1 })), 'ERR_DISPOSED', /the model is disposed/);
   });
 });
 
@@ -703,11 +756,11 @@ describe('fromPretrained', () => {
       'ERR_CONFIG',
       /unet.config.json: default_inputs: expected an object, got/,
     ]),
-    ...['10', null, true, [10]].map((value): (typeof bad)[number] => [
+    ...['10', null, [[10]], ['10'], {}].map((value): (typeof bad)[number] => [
       `a default of ${JSON.stringify(value)}`,
       { [config]: { default_inputs: { class_labels: value } } },
       'ERR_CONFIG',
-      /unet.config.json: default_inputs.class_labels: expected a number, got/,
+      /unet.config.json: default_inputs.class_labels: expected a number, a boolean, or an array of them, got/,
     ]),
   ];
   test.each(bad)('%s', async (_, files, code, says) => {

@@ -1,12 +1,15 @@
 import { Generator, getNumThreads, ScoreSdeVeScheduler, setNumThreads, Tensor } from '../lib';
 import { transferred } from './support/bad-tensors';
+import { devices, elementsOf, isEmulated } from './support/devices';
 import { scheduler } from './support/edge';
 import { bitEqual } from './support/golden';
 import { failure, position, rejection, sentence } from './support/refusals';
 import { engines } from './support/step-calls';
 
 const floats = (tensor: { data: unknown }) => tensor.data as Float32Array;
-const drawn = (seed: number, dims: readonly number[]) => new Generator(seed).randn(dims);
+const drawn = (seed: number, dims: readonly number[], device = 'cpu') => new Generator(seed).randn(dims, { device });
+const equal = async (actual: Tensor, expected: Tensor) =>
+  bitEqual(await elementsOf(actual), await elementsOf(expected));
 const torch = (seed: number) => new Generator(seed, { engine: 'torch' });
 const turn = () => new Promise(setImmediate);
 
@@ -17,51 +20,63 @@ const shapes = [{ dims: [1, 1, 1, 1] }, { dims: [2, 3, 5, 7] }, { dims: large }]
 const longWrite = (out: Tensor) => torch(1).randnAsync(out.dims, { out });
 const roomy = () => Tensor.empty([1 << 20]);
 
-describe('asynchronous calls on the same memory run in the order in which they were made', () => {
-  const rows = shapes.flatMap(({ dims }) => engines.map((engine) => ({ dims, engine })));
+describe.each(devices)(
+  'on %s, asynchronous calls on the same memory run in the order in which they were made',
+  (device) => {
+    const rows = shapes.flatMap(({ dims }) => engines.map((engine) => ({ dims, engine })));
 
-  test.each(rows)('$dims in place, $engine: a chain that nothing awaits', async ({ dims, engine }) => {
-    const times = [1, 0.8, 0.6, 0.4, 0.2, 0.05];
-    const start = () => ({ x: drawn(1, dims), score: drawn(2, dims), generator: new Generator(3, { engine }) });
-    const s = scheduler();
+    test.each(rows)('$dims in place, $engine: a chain that nothing awaits', async ({ dims, engine }) => {
+      const times = [1, 0.8, 0.6, 0.4, 0.2, 0.05];
+      const start = (place: string) => ({
+        x: drawn(1, dims, place),
+        score: drawn(2, dims, place),
+        generator: new Generator(3, { engine }),
+      });
+      const s = scheduler();
 
-    const expected = start();
-    for (const t of times) {
-      const { x, score, generator } = expected;
-      s.stepCorrect(score, x, { generator, out: x });
-      s.stepPred(score, t, x, { generator, out: x, outMean: score });
-      s.addNoise(x, undefined, -1, { generator, out: x });
-    }
-    const actual = start();
-    const calls = times.flatMap((t) => {
-      const { x, score, generator } = actual;
-      return [
-        s.stepCorrectAsync(score, x, { generator, out: x }),
-        s.stepPredAsync(score, t, x, { generator, out: x, outMean: score }),
-        s.addNoiseAsync(x, undefined, -1, { generator, out: x }),
-      ] as Promise<unknown>[];
+      const expected = start('cpu');
+      for (const t of times) {
+        const { x, score, generator } = expected;
+        s.stepCorrect(score, x, { generator, out: x });
+        s.stepPred(score, t, x, { generator, out: x, outMean: score });
+        s.addNoise(x, undefined, -1, { generator, out: x });
+      }
+      const actual = start(device);
+      const calls = times.flatMap((t) => {
+        const { x, score, generator } = actual;
+        return [
+          s.stepCorrectAsync(score, x, { generator, out: x }),
+          s.stepPredAsync(score, t, x, { generator, out: x, outMean: score }),
+          s.addNoiseAsync(x, undefined, -1, { generator, out: x }),
+        ] as Promise<unknown>[];
+      });
+      // What is read now is what they leave.
+      const last = actual.x.getData();
+      await Promise.all(calls);
+      bitEqual(await last, floats(expected.x));
+      await equal(actual.x, expected.x);
+      await equal(actual.score, expected.score);
+      expect(position(actual.generator)).toBe(position(expected.generator));
     });
-    await Promise.all(calls);
-    bitEqual(floats(actual.x), floats(expected.x));
-    bitEqual(floats(actual.score), floats(expected.score));
-    expect(position(actual.generator)).toBe(position(expected.generator));
-  });
 
-  test.each(rows)('$dims from tensor to tensor, $engine', async ({ dims, engine }) => {
-    const tensors = () => Array.from({ length: 8 }, (_, i) => drawn(i, dims));
-    const s = scheduler();
-    const chain = (list: Tensor[], step: (from: Tensor, out: Tensor) => unknown) =>
-      list.slice(1).map((out, i) => step(list[i]!, out));
+    test.each(rows)('$dims from tensor to tensor, $engine', async ({ dims, engine }) => {
+      const tensors = (place: string) => Array.from({ length: 8 }, (_, i) => drawn(i, dims, place));
+      const s = scheduler();
+      const chain = (list: Tensor[], step: (from: Tensor, out: Tensor) => unknown) =>
+        list.slice(1).map((out, i) => step(list[i]!, out));
 
-    const expected = tensors();
-    const one = new Generator(9, { engine });
-    chain(expected, (from, out) => s.stepPred(from, 0.7, from, { generator: one, out }));
-    const actual = tensors();
-    const other = new Generator(9, { engine });
-    await Promise.all(chain(actual, (from, out) => s.stepPredAsync(from, 0.7, from, { generator: other, out })));
-    actual.forEach((tensor, i) => bitEqual(floats(tensor), floats(expected[i]!)));
-  });
+      const expected = tensors('cpu');
+      const one = new Generator(9, { engine });
+      chain(expected, (from, out) => s.stepPred(from, 0.7, from, { generator: one, out }));
+      const actual = tensors(device);
+      const other = new Generator(9, { engine });
+      await Promise.all(chain(actual, (from, out) => s.stepPredAsync(from, 0.7, from, { generator: other, out })));
+      for (const [i, tensor] of actual.entries()) await equal(tensor, expected[i]!);
+    });
+  },
+);
 
+describe('asynchronous calls on the same memory run in the order in which they were made', () => {
   test('also where they see it through different views', async () => {
     const block = new Float32Array(3 * 48).map((_, i) => i / 16);
     const dims = [1, 3, 4, 4];
@@ -173,8 +188,8 @@ describe('asynchronous calls on different memory run side by side', () => {
   });
 });
 
-describe('a synchronous call on memory that is in use', () => {
-  const dims = [1, 1, 1024, 1024];
+describe.each(devices)('on %s, a synchronous call on memory that is in use', (device) => {
+  const dims = device !== 'cpu' && isEmulated ? [1, 1, 64, 64] : [1, 1, 1024, 1024];
   interface Use {
     /** Starts work on x. */
     start: (x: Tensor, other: Tensor) => Promise<unknown>;
@@ -237,6 +252,8 @@ describe('a synchronous call on memory that is in use', () => {
     },
     'clone of it': { method: 'clone', call: (x) => x.clone(), writes: false },
   };
+  // On a device only draws on the host are waited for: the stream orders the rest.
+  const ordered = (use: string) => device !== 'cpu' && use === 'addNoiseAsync of it as noise';
   const rows = Object.entries(uses).flatMap(([use, { start, writes }]) =>
     Object.entries(tries).map(([attempt, { method, call, writes: alsoWrites }]) => ({
       use,
@@ -244,14 +261,14 @@ describe('a synchronous call on memory that is in use', () => {
       attempt,
       method,
       call,
-      verdict: writes || alsoWrites ? 'ERR_BUSY' : 'allowed',
+      verdict: (writes || alsoWrites) && !ordered(use) ? 'ERR_BUSY' : 'allowed',
     })),
   );
 
-  const inputs = () => [drawn(1, dims), drawn(2, dims)] as const;
-  const numbers = (result: unknown) => {
+  const inputs = () => [drawn(1, dims, device), drawn(2, dims, device)] as const;
+  const tensors = (result: unknown) => {
     const { prevSample, prevSampleMean } = result as { prevSample?: Tensor; prevSampleMean?: Tensor };
-    return [prevSample ?? (result as Tensor), prevSampleMean].flatMap((t) => (t ? [floats(t)] : []));
+    return [prevSample ?? (result as Tensor), prevSampleMean].flatMap((t) => (t ? [t] : []));
   };
 
   test.each(rows)('$use, then $attempt: $verdict', async ({ start, method, call, verdict }) => {
@@ -271,42 +288,44 @@ describe('a synchronous call on memory that is in use', () => {
       expect(generators.map(position)).toEqual(before);
     } else call(x, y, generators[0]!);
     const actual = await working;
-    numbers(actual).forEach((values, i) => bitEqual(values, numbers(expected)[i]!));
+    for (const [i, tensor] of tensors(actual).entries()) await equal(tensor, tensors(expected)[i]!);
     // Once it has ended, the memory is free.
     expect(() => call(x, y, generators[0]!)).not.toThrow();
   });
 });
 
-describe('a generator in use', () => {
+describe.each(devices)('on %s, a generator in use', (device) => {
   test.each(engines)('%s: draws in flight come in order, and equal the synchronous ones', async (engine) => {
     // Sizes on both sides of torch's 16, with odd ones, which leave half a pair.
     const sizes = [5, 40, 1, 100_000, 15, 16, 17, 3, 70_000, 2];
     const [a, b] = [new Generator(3, { engine }), new Generator(3, { engine })];
     const expected = sizes.map((n) => a.randn([n]));
-    const actual = await Promise.all(sizes.map((n) => b.randnAsync([n])));
-    actual.forEach((tensor, i) => bitEqual(floats(tensor), floats(expected[i]!)));
+    const actual = await Promise.all(sizes.map((n) => b.randnAsync([n], { device })));
+    for (const [i, tensor] of actual.entries()) await equal(tensor, expected[i]!);
     expect(position(b)).toBe(position(a));
   });
 
   test('two of the torch engine at once, each its own stream', async () => {
     const sizes = [50_000, 7, 30_000, 9];
     const generators = [torch(1), torch(2)];
-    const actual = await Promise.all(sizes.flatMap((n) => generators.map((g) => g.randnAsync([n]))));
+    const actual = await Promise.all(sizes.flatMap((n) => generators.map((g) => g.randnAsync([n], { device }))));
     const [one, two] = [torch(1), torch(2)];
     const expected = sizes.flatMap((n) => [one.randn([n]), two.randn([n])]);
-    actual.forEach((tensor, i) => bitEqual(floats(tensor), floats(expected[i]!)));
+    for (const [i, tensor] of actual.entries()) await equal(tensor, expected[i]!);
   });
 
   test('the same one for both samples draws for one after the other', async () => {
-    const [x, score] = [drawn(1, [2, 3, 64, 64]), drawn(2, [2, 3, 64, 64])];
+    const dims = [2, 3, 64, 64];
+    const [x, score] = [drawn(1, dims), drawn(2, dims)];
+    const there = [drawn(1, dims, device), drawn(2, dims, device)] as const;
     for (const engine of engines) {
       const [g, h, k] = [1, 1, 1].map((seed) => new Generator(seed, { engine }));
       const noise = new Tensor('float32', new Float32Array(2 * 12288), [2, 3, 64, 64]);
       for (const row of [0, 1]) noise.data.set(h!.randn([12288]).data as Float32Array, row * 12288);
       const expected = scheduler().stepPred(score, 0.5, x, { noise }).prevSample;
-      bitEqual(floats(scheduler().stepPred(score, 0.5, x, { generator: [g!, g!] }).prevSample), floats(expected));
-      const { prevSample } = await scheduler().stepPredAsync(score, 0.5, x, { generator: [k!, k!] });
-      bitEqual(floats(prevSample), floats(expected));
+      await equal(scheduler().stepPred(there[1], 0.5, there[0], { generator: [g!, g!] }).prevSample, expected);
+      const { prevSample } = await scheduler().stepPredAsync(there[1], 0.5, there[0], { generator: [k!, k!] });
+      await equal(prevSample, expected);
     }
   });
 
@@ -319,27 +338,27 @@ describe('a generator in use', () => {
   ];
   test.each(looks)('torch: %s while it draws is ERR_BUSY, and does not disturb it', async (_, look) => {
     const generator = torch(3);
-    const drawing = generator.randnAsync([1 << 20]);
+    const drawing = generator.randnAsync([1 << 20], { device });
     const { code, message } = failure(() => look(generator));
     expect([code, message]).toEqual(['ERR_BUSY', expect.stringMatching(/await/)]);
     // It must not send anyone to a twin that does not exist.
     for (const [twin] of message.matchAll(/\w+Async/g)) expect(generator).toHaveProperty(twin);
-    bitEqual(floats(await drawing), floats(torch(3).randn([1 << 20])));
+    await equal(await drawing, torch(3).randn([1 << 20]));
     expect(() => look(generator)).not.toThrow();
   });
 
   test('philox: its draws are taken when the call is made, so that it is free at once', async () => {
     const [generator, expected] = [new Generator(3), new Generator(3)];
-    const drawing = generator.randnAsync([1 << 20]);
+    const drawing = generator.randnAsync([1 << 20], { device });
     const first = expected.randn([1 << 20]);
     expect(generator.getState()).toEqual(expected.getState());
     bitEqual(floats(generator.randn([5])), floats(expected.randn([5])));
     generator.manualSeed(8);
-    bitEqual(floats(await drawing), floats(first));
+    await equal(await drawing, first);
   });
 
   test('a step that draws from a torch generator keeps it busy, and a list keeps all of them', async () => {
-    const [x, score] = [drawn(1, large), drawn(2, large)];
+    const [x, score] = [drawn(1, large, device), drawn(2, large, device)];
     const list = [1, 2, 3, 4].map(torch);
     const step = scheduler().stepPredAsync(score, 0.5, x, { generator: list });
     for (const generator of list)
@@ -352,15 +371,15 @@ describe('a generator in use', () => {
   });
 });
 
-describe('disposal while a call is in flight', () => {
-  const dims = [1, 1, 1024, 1024];
+describe.each(devices)('on %s, disposal while a call is in flight', (device) => {
+  const dims = device !== 'cpu' && isEmulated ? [1, 1, 64, 64] : [1, 1, 1024, 1024];
   type Roles = Record<'score' | 'sample' | 'out' | 'mean' | 'noise', Tensor>;
   const roles = (): Roles => ({
-    score: drawn(1, dims),
-    sample: drawn(2, dims),
-    noise: drawn(3, dims),
-    out: Tensor.zeros(dims),
-    mean: Tensor.zeros(dims),
+    score: drawn(1, dims, device),
+    sample: drawn(2, dims, device),
+    noise: drawn(3, dims, device),
+    out: Tensor.zeros(dims, { device }),
+    mean: Tensor.zeros(dims, { device }),
   });
   const step = ({ score, sample, noise, out, mean }: Roles) =>
     scheduler().stepPredAsync(score, 0.5, sample, { noise, out, outMean: mean });
@@ -368,17 +387,17 @@ describe('disposal while a call is in flight', () => {
   test.each(['score', 'sample', 'noise', 'out', 'mean'] as const)('of %s waits for its end', async (role) => {
     const expected = await step(roles());
     const tensors = roles();
-    const { data } = tensors[role];
+    const data = device === 'cpu' ? tensors[role].data : undefined;
     const working = step(tensors);
     tensors[role].dispose();
     tensors[role].dispose();
     expect(tensors[role].disposed).toBe(true);
-    expect(data.length).toBe(1 << 20);
+    expect(data?.length ?? 1 << 20).toBe(1 << 20);
     const { prevSample, prevSampleMean } = await working;
-    if (role !== 'out') bitEqual(floats(prevSample), floats(expected.prevSample));
-    if (role !== 'mean') bitEqual(floats(prevSampleMean), floats(expected.prevSampleMean));
+    if (role !== 'out') await equal(prevSample, expected.prevSample);
+    if (role !== 'mean') await equal(prevSampleMean, expected.prevSampleMean);
     await turn();
-    expect(data.length).toBe(0);
+    expect(data?.length ?? 0).toBe(0);
   });
 
   test('of everything, with a line of calls behind it: all of them end', async () => {
@@ -394,13 +413,14 @@ describe('disposal while a call is in flight', () => {
   test('at the end of a scope', async () => {
     let working: Promise<Tensor>;
     {
-      using x = drawn(1, dims);
+      using x = drawn(1, dims, device);
       working = scheduler().addNoiseAsync(x, undefined, 3, { generator: torch(1) });
     }
     const expected = scheduler().addNoise(drawn(1, dims), undefined, 3, { generator: torch(1) });
-    bitEqual(floats(await working), floats(expected));
+    await equal(await working, expected);
   });
 
+  if (device !== 'cpu') return;
   test('getData() and to() of what was disposed meanwhile reject', async () => {
     const x = roomy();
     const written = longWrite(x);
@@ -421,16 +441,16 @@ describe('disposal while a call is in flight', () => {
   });
 });
 
-describe('an asynchronous call that fails', () => {
+describe.each(devices)('on %s, an asynchronous call that fails', (device) => {
   const dims = [2, 3, 64, 64];
   const s = scheduler();
 
   test('its arguments rejected, leaves no memory and no generator in use', async () => {
-    const [x, score, out] = [drawn(1, dims), drawn(2, dims), Tensor.zeros(dims)];
+    const [x, score, out] = [drawn(1, dims, device), drawn(2, dims, device), Tensor.zeros(dims, { device })];
     const generator = torch(1);
     const bad: [string, () => Promise<unknown>][] = [
       ['ERR_RANGE', () => s.stepPredAsync(score, NaN, x, { generator, out })],
-      ['ERR_SHAPE', () => s.stepPredAsync(score, 0.5, x, { generator, out, outMean: Tensor.zeros([1]) })],
+      ['ERR_SHAPE', () => s.stepPredAsync(score, 0.5, x, { generator, out, outMean: Tensor.zeros([1], { device }) })],
       ['ERR_CONFIG', () => s.stepCorrectAsync(score, x, { generator, out, stepSize: 'none' as never })],
       ['ERR_ALIAS', () => s.stepPredAsync(score, 0.5, x, { generator, out, outMean: out })],
       ['ERR_RANGE', () => s.addNoiseAsync(x, undefined, 10, { generator, out })],
@@ -448,6 +468,7 @@ describe('an asynchronous call that fails', () => {
     await Promise.all(rejected);
   });
 
+  if (device !== 'cpu') return;
   test('in its turn, because its memory was transferred away, rejects and lets the next ones run', async () => {
     const [x, y, out] = [Tensor.empty(dims), drawn(1, dims), Tensor.zeros(dims)];
     const lost = new Float32Array(x.size);
@@ -475,49 +496,56 @@ test('an asynchronous call returns before its work is done', async () => {
     () => s.addNoiseAsync(x, undefined, 3, { generator: torch(1), out }),
   ];
   for (const call of calls) {
-    out.data.fill(NaN);
-    const working = call();
-    // One stream is drawn from its beginning to its end.
-    expect(out.data.at(-1)).toBeNaN();
-    await working;
-    expect(out.data.at(-1)).not.toBeNaN();
+    // A busy machine may take this thread away for as long as the work takes, but not each time.
+    let early = false;
+    for (let attempt = 0; attempt < 20 && !early; attempt++) {
+      out.data.fill(NaN);
+      const working = call();
+      // One stream is drawn from its beginning to its end.
+      early = Number.isNaN(out.data.at(-1));
+      await working;
+      expect(out.data.at(-1)).not.toBeNaN();
+    }
+    expect(early).toBe(true);
   }
 });
 
-describe('a thousand calls in flight', () => {
+describe.each(devices)('on %s, a thousand calls in flight', (device) => {
   const count = 1000;
   const dims = [1, 2, 3, 3];
 
   test('on memory of their own', async () => {
     const s = scheduler();
     const calls = Array.from({ length: count }, (_, i) =>
-      s.stepPredAsync(drawn(i, dims), 0.5, drawn(i + 1, dims), { generator: new Generator(i) }),
+      s.stepPredAsync(drawn(i, dims, device), 0.5, drawn(i + 1, dims, device), { generator: new Generator(i) }),
     );
     const results = await Promise.all(calls);
-    results.forEach(({ prevSample, prevSampleMean }, i) => {
+    for (const [i, { prevSample, prevSampleMean }] of results.entries()) {
       const expected = s.stepPred(drawn(i, dims), 0.5, drawn(i + 1, dims), { generator: new Generator(i) });
-      bitEqual(floats(prevSample), floats(expected.prevSample));
-      bitEqual(floats(prevSampleMean), floats(expected.prevSampleMean));
-    });
+      await equal(prevSample, expected.prevSample);
+      await equal(prevSampleMean, expected.prevSampleMean);
+    }
   });
 
   test.each(engines)('on the same memory, from one generator: %s', async (engine) => {
     const s = new ScoreSdeVeScheduler();
-    const start = () => ({ x: drawn(1, dims), generator: new Generator(2, { engine }) });
-    const [a, b] = [start(), start()];
-    const zero = new Tensor('float32', new Float32Array(18), dims);
+    const start = (place: string) => ({ x: drawn(1, dims, place), generator: new Generator(2, { engine }) });
+    const [a, b] = [start('cpu'), start(device)];
+    const zero = Tensor.zeros(dims, { device });
     // Noise levels that grow: the last calls do not drown what the first ones wrote.
     for (let i = 0; i < count; i++) s.addNoise(a.x, undefined, i, { generator: a.generator, out: a.x });
     const calls = Array.from({ length: count }, (_, i) =>
       s.addNoiseAsync(b.x, undefined, i, { generator: b.generator, out: b.x }),
     );
-    expect(failure(() => s.stepPred(zero, 0.5, b.x)).code).toBe('ERR_BUSY');
+    // On a device calls that draw there are enqueued, and keep nothing waiting.
+    if (device === 'cpu' || engine === 'torch') expect(failure(() => s.stepPred(zero, 0.5, b.x)).code).toBe('ERR_BUSY');
     await Promise.all(calls);
-    bitEqual(floats(b.x), floats(a.x));
+    await equal(b.x, a.x);
     expect(position(b.generator)).toBe(position(a.generator));
     expect(() => s.stepPred(zero, 0.5, b.x)).not.toThrow();
   });
 
+  if (device !== 'cpu') return;
   test('do not mind another number of threads', async () => {
     const before = getNumThreads();
     const s = scheduler();

@@ -1,5 +1,5 @@
 import { Generator, ScoreSdeVeScheduler, Tensor, type StepPredOptions } from '../lib';
-import { devices } from './support/devices';
+import { devices, elementsOf, on } from './support/devices';
 import {
   bitEqual,
   copyOf,
@@ -52,7 +52,7 @@ const ways = [
   { way: 'off the event loop, drawn, in place', drawn: true, inPlace: true, twin: true },
 ];
 
-describe.each(devices)('on %s', () => {
+describe.each(devices)('on %s', (device) => {
   describe.each(goldens('steps').filter((name) => /x\d+$/.test(name) && !name.includes('big')))('%s', (name) => {
     const { json, tensor, has } = golden<{
       configs: Record<string, SnakeConfig>;
@@ -71,21 +71,22 @@ describe.each(devices)('on %s', () => {
     });
 
     describe.each(ways)('$way', ({ drawn, inPlace, twin }) => {
-      function prepare(call: Call) {
-        const sample = scaled(tensor('sample'), call.sample_scale);
-        const source = drawn ? { generator: torch(call.generator_seed!) } : { noise };
+      async function prepare(call: Call) {
+        const before = scaled(tensor('sample'), call.sample_scale);
+        const sample = await on(device, copyOf(before));
+        const source = drawn ? { generator: torch(call.generator_seed!) } : { noise: await on(device, noise) };
         const options: StepPredOptions = inPlace ? { ...source, out: sample } : source;
         return {
           scheduler: schedulerOf(json.configs[call.config]!, json.setup),
-          model: scaled(tensor('model_output'), call.model_output_scale),
+          model: await on(device, scaled(tensor('model_output'), call.model_output_scale)),
           sample,
-          before: copyOf(sample),
+          before,
           options,
         };
       }
 
       test.each(calls('step_pred'))('$key is bit-equal', async (call) => {
-        const { scheduler, model, sample, before, options } = prepare(call);
+        const { scheduler, model, sample, before, options } = await prepare(call);
         const t = timestepOf(scheduler, call.timestep!);
         const result = (
           twin
@@ -95,32 +96,33 @@ describe.each(devices)('on %s', () => {
         const stored = { prev_sample: result.prevSample, prev_sample_mean: result.prevSampleMean };
         for (const [key, got] of Object.entries(stored)) {
           expect(got.dims).toEqual(json.shape);
-          if (has(`${call.key}.${key}`)) bitEqual(floats(got), tensor(`${call.key}.${key}`).data);
+          if (has(`${call.key}.${key}`)) bitEqual(await elementsOf(got), tensor(`${call.key}.${key}`).data);
         }
-        summarised(floats(result.prevSample), call.summary!.prev_sample);
-        bitEqual(sample.data, inPlace ? floats(result.prevSample) : before.data);
+        summarised(await elementsOf(result.prevSample), call.summary!.prev_sample);
+        bitEqual(await elementsOf(sample), inPlace ? await elementsOf(result.prevSample) : before.data);
       });
 
       if (calls('step_correct').length === 0) return;
       test.each(calls('step_correct'))('$key is within the tolerance', async (call) => {
-        const { scheduler, model, sample, before, options } = prepare(call);
+        const { scheduler, model, sample, before, options } = await prepare(call);
         const { prevSample } = twin
           ? await scheduler.stepCorrectAsync(model, sample, options)
           : scheduler.stepCorrect(model, sample, options);
         const expected = tensor(`${call.key}.prev_sample`).data;
-        within(floats(prevSample), expected, 5e-6 * maxAbs(expected));
-        bitEqual(sample.data, inPlace ? floats(prevSample) : before.data);
+        within(await elementsOf(prevSample), expected, 5e-6 * maxAbs(expected));
+        bitEqual(await elementsOf(sample), inPlace ? await elementsOf(prevSample) : before.data);
       });
     });
 
     if (calls('add_noise').length === 0) return;
     test.each(calls('add_noise').filter((call) => has(`${call.key}.noisy`)))('$key is bit-equal', async (call) => {
       const scheduler = schedulerOf(json.configs[call.config]!, json.setup);
-      const original = scaled(tensor('sample'), call.sample_scale);
+      const original = await on(device, scaled(tensor('sample'), call.sample_scale));
+      const drawn = await on(device, noise);
       const expected = tensor(`${call.key}.noisy`).data;
       const indices = BigInt64Array.from(call.timesteps!, BigInt);
-      bitEqual(floats(scheduler.addNoise(original, noise, indices)), expected);
-      bitEqual(floats(await scheduler.addNoiseAsync(original, noise, indices)), expected);
+      bitEqual(await elementsOf(scheduler.addNoise(original, drawn, indices)), expected);
+      bitEqual(await elementsOf(await scheduler.addNoiseAsync(original, drawn, indices)), expected);
     });
 
     test.each(calls('get_adjacent_sigma'))('$key is bit-equal', (call) => {
@@ -142,22 +144,22 @@ describe.each(devices)('on %s', () => {
       timestep: number;
     }>('steps/generator_list');
     const scheduler = schedulerOf(json.config, json.setup);
-    const [model, sample] = [tensor('model_output'), tensor('sample')];
+    const [model, sample] = [await on(device, tensor('model_output')), await on(device, tensor('sample'))];
     const options = () => ({ generator: json.generator_seeds.map(torch) });
     for (const result of [
       scheduler.stepPred(model, json.timestep, sample, options()),
       await scheduler.stepPredAsync(model, json.timestep, sample, options()),
-      scheduler.stepPred(model, json.timestep, sample, { noise: tensor('noise') }),
+      scheduler.stepPred(model, json.timestep, sample, { noise: await on(device, tensor('noise')) }),
     ] as Pred[]) {
-      bitEqual(floats(result.prevSample), tensor('pred.prev_sample').data);
-      bitEqual(floats(result.prevSampleMean), tensor('pred.prev_sample_mean').data);
+      bitEqual(await elementsOf(result.prevSample), tensor('pred.prev_sample').data);
+      bitEqual(await elementsOf(result.prevSampleMean), tensor('pred.prev_sample_mean').data);
     }
     const expected = tensor('correct.prev_sample').data;
     for (const result of [
       scheduler.stepCorrect(model, sample, options()),
       await scheduler.stepCorrectAsync(model, sample, options()),
     ]) {
-      within(floats(result.prevSample), expected, 5e-6 * maxAbs(expected));
+      within(await elementsOf(result.prevSample), expected, 5e-6 * maxAbs(expected));
     }
   });
 
@@ -177,42 +179,45 @@ describe.each(devices)('on %s', () => {
       const output = (key: string) => tensor(`${type}.${key}`).data;
 
       test.each(['injected', 'drawn', 'drawn off the event loop'])('stepPred, noise %s: bit-equal', async (how) => {
-        const [model, sample] = [input('model_output'), input('sample')];
-        const options = how === 'injected' ? { noise: input('noise_pred') } : { generator: torch(generator_seed) };
+        const [model, sample] = [await on(device, input('model_output')), await on(device, input('sample'))];
+        const options =
+          how === 'injected' ? { noise: await on(device, input('noise_pred')) } : { generator: torch(generator_seed) };
         const result = (
           how.endsWith('loop')
             ? await scheduler.stepPredAsync(model, timestep, sample, options)
             : scheduler.stepPred(model, timestep, sample, options)
         ) as Pred;
         expect([result.prevSample.type, result.prevSampleMean.type]).toEqual(['float32', 'float32']);
-        bitEqual(floats(result.prevSample), output('pred.prev_sample'));
-        bitEqual(floats(result.prevSampleMean), output('pred.prev_sample_mean'));
+        bitEqual(await elementsOf(result.prevSample), output('pred.prev_sample'));
+        bitEqual(await elementsOf(result.prevSampleMean), output('pred.prev_sample_mean'));
       });
 
       test.each(['injected', 'drawn', 'drawn off the event loop'])('stepCorrect, noise %s', async (how) => {
-        const [model, sample] = [input('model_output'), input('sample')];
-        const noise = tensor(`${type}.noise_correct`);
+        const [model, sample] = [await on(device, input('model_output')), await on(device, input('sample'))];
+        const noise = await on(device, tensor(`${type}.noise_correct`));
         const options = how === 'injected' ? { noise } : { generator: torch(generator_seed) };
         const { prevSample } = how.endsWith('loop')
           ? await scheduler.stepCorrectAsync(model, sample, options)
           : scheduler.stepCorrect(model, sample, options);
         expect(prevSample.type).toBe('float32');
         const expected = output('correct.prev_sample');
-        within(floats(prevSample), expected, 5e-6 * maxAbs(expected));
+        within(await elementsOf(prevSample), expected, 5e-6 * maxAbs(expected));
       });
 
-      test('in place: the float32 result, rounded once', () => {
-        const sample = copyOf(input('sample'));
-        scheduler.stepPred(input('model_output'), timestep, sample, { noise: input('noise_pred'), out: sample });
+      test('in place: the float32 result, rounded once', async () => {
+        const sample = await on(device, copyOf(input('sample')));
+        const [model, noise] = [await on(device, input('model_output')), await on(device, input('noise_pred'))];
+        scheduler.stepPred(model, timestep, sample, { noise, out: sample });
         const rounded = Array.from(output('pred.prev_sample'), (v) => roundTo(type as HalfType, v));
-        bitEqual(decode(type, sample.data), rounded);
+        bitEqual(decode(type, await elementsOf(sample)), rounded);
       });
 
-      test('addNoise is bit-equal', () => {
+      test('addNoise is bit-equal', async () => {
         const indices = Int32Array.from(json.add_noise.timesteps);
-        const noisy = scheduler.addNoise(input('sample'), input('model_output'), indices);
+        const [sample, noise] = [await on(device, input('sample')), await on(device, input('model_output'))];
+        const noisy = scheduler.addNoise(sample, noise, indices);
         expect(noisy.type).toBe('float32');
-        bitEqual(floats(noisy), output('add_noise.noisy'));
+        bitEqual(await elementsOf(noisy), output('add_noise.noisy'));
       });
     });
 
@@ -256,30 +261,31 @@ describe.each(devices)('on %s', () => {
     });
 
     test.each(json.calls)('$key', async ({ key, method, timestep, timesteps, summary }) => {
-      const [sample, model] = [draw('sample'), draw('model_output')];
+      const [sample, model] = [await on(device, draw('sample')), await on(device, draw('model_output'))];
+      const noise = await on(device, draw('noise'));
       const generator = torch(json.seeds.noise);
       if (method === 'step_pred') {
         const t = timestepOf(scheduler, timestep!);
         for (const result of [
           scheduler.stepPred(model, t, sample, { generator }),
-          await scheduler.stepPredAsync(model, t, sample, { noise: draw('noise') }),
+          await scheduler.stepPredAsync(model, t, sample, { noise }),
         ] as Pred[]) {
-          bitEqual(slices(floats(result.prevSample)), tensor(`${key}.prev_sample_slices`).data);
-          bitEqual(slices(floats(result.prevSampleMean)), tensor(`${key}.prev_sample_mean_slices`).data);
-          summarised(floats(result.prevSample), summary!.prev_sample);
-          summarised(floats(result.prevSampleMean), summary!.prev_sample_mean);
+          bitEqual(slices(await elementsOf(result.prevSample)), tensor(`${key}.prev_sample_slices`).data);
+          bitEqual(slices(await elementsOf(result.prevSampleMean)), tensor(`${key}.prev_sample_mean_slices`).data);
+          summarised(await elementsOf(result.prevSample), summary!.prev_sample);
+          summarised(await elementsOf(result.prevSampleMean), summary!.prev_sample_mean);
         }
       } else if (method === 'step_correct') {
         const expected = tensor(`${key}.prev_sample_slices`).data;
         for (const { prevSample } of [
           scheduler.stepCorrect(model, sample, { generator }),
-          await scheduler.stepCorrectAsync(model, sample, { noise: draw('noise') }),
+          await scheduler.stepCorrectAsync(model, sample, { noise }),
         ]) {
-          within(slices(floats(prevSample)), expected, 5e-6 * summary!.prev_sample.max);
+          within(slices(await elementsOf(prevSample)), expected, 5e-6 * summary!.prev_sample.max);
         }
       } else {
-        const noisy = scheduler.addNoise(sample, draw('noise'), timesteps!);
-        bitEqual(slices(floats(noisy)), tensor(`${key}.noisy_slices`).data);
+        const noisy = scheduler.addNoise(sample, noise, timesteps!);
+        bitEqual(slices(await elementsOf(noisy)), tensor(`${key}.noisy_slices`).data);
       }
     });
   });

@@ -1,25 +1,5 @@
-import { execFile, type ExecFileException } from 'node:child_process';
-import { join } from 'node:path';
-import { promisify } from 'node:util';
-
-const root = join(__dirname, '..');
-
-/** Runs JavaScript in a node process of its own, where `sde` is this package, in its worker threads, too. */
-async function run(script: string, environment: NodeJS.ProcessEnv = {}): Promise<string> {
-  const source = `
-    const { Worker, isMainThread, parentPort } = require('node:worker_threads');
-    const sde = require(${JSON.stringify(root)});
-    const source = ${JSON.stringify(`const { parentPort } = require('node:worker_threads');`)};
-    const inWorker = (body) => new Worker(
-      source + 'const sde = require(${JSON.stringify(root)});(' + body + ')()', { eval: true });
-    (async () => { ${script} })();`;
-  const env = { ...process.env, ...environment };
-  const ended = promisify(execFile)(process.execPath, ['-e', source], { env, timeout: 60_000 });
-  const { stdout } = await ended.catch((error: ExecFileException & { stderr: string }) => {
-    throw new Error(`code ${error.code}, signal ${error.signal}: ${error.stderr}`);
-  });
-  return stdout.trim();
-}
+import { existsSync, readFileSync } from 'node:fs';
+import { outputs, run } from './support/child';
 
 jest.setTimeout(90_000);
 
@@ -74,6 +54,50 @@ describe('the end of the process', () => {
 });
 
 describe('threads', () => {
+  const countThreads = "require('node:fs').readdirSync('/proc/self/task').length";
+  const linux = process.platform === 'linux' ? test : test.skip;
+
+  linux.each([2, 3])('an asynchronous call works on %s', async (count) => {
+    const said = await run(
+      `const before = ${countThreads};
+       await new sde.Generator(1).randnAsync([3, 512, 512]);
+       console.log(${countThreads} - before);`,
+      { SCORE_SDE_NUM_THREADS: String(count) },
+    );
+    expect(said).toBe(String(count));
+  });
+
+  linux('more of them take what waits already', async () => {
+    const said = await run(
+      `const before = ${countThreads};
+       const calls = [1, 2, 3, 4].map((seed) => new sde.Generator(seed, { engine: 'torch' }).randnAsync([1 << 22]));
+       sde.setNumThreads(4);
+       await Promise.all(calls);
+       console.log(${countThreads} - before);`,
+      { SCORE_SDE_NUM_THREADS: '1' },
+    );
+    expect(said).toBe('4');
+  });
+
+  // What the kernel says of a thread's time slice, where it says it and lets it be set: Linux 6.12.
+  const slices = existsSync('/proc/self/sched') && /^se\.slice/m.test(readFileSync('/proc/self/sched', 'utf8'));
+  (slices ? test : test.skip)('have the longest time slices, so that the event loop goes first', async () => {
+    const said = await run(
+      `const { readdirSync, readFileSync } = require('node:fs');
+       const threads = () => readdirSync('/proc/self/task');
+       await Promise.all([1, 2, 3, 4].map(() => require('node:fs/promises').stat('.'))); // libuv's threads
+       const before = threads();
+       await new sde.Generator(1).randnAsync([3, 512, 512]);
+       const model = await sde.OnnxModel.load('models/digits/unet/model.onnx', { intraOpThreads: 3 });
+       const sliceOf = (thread) => /^se\\.slice\\s*:\\s*(\\d+)/m.exec(readFileSync('/proc/self/task/' + thread + '/sched', 'utf8'))[1];
+       const added = threads().filter((thread) => !before.includes(thread));
+       console.log(added.length > 4, added.filter((thread) => sliceOf(thread) !== '100000000').length);
+       await model.dispose();`,
+      { SCORE_SDE_NUM_THREADS: '2' },
+    );
+    expect(said).toBe('true 0');
+  });
+
   test.each([
     ['3', '3'],
     ['1', '1'],
@@ -81,8 +105,12 @@ describe('threads', () => {
     expect(await run('console.log(sde.getNumThreads())', { SCORE_SDE_NUM_THREADS: value })).toBe(count);
   });
 
-  test.each(['0', '-1', 'many', '1.5', ''])('SCORE_SDE_NUM_THREADS=%j is passed over', async (value) => {
+  test.each(['0', '-1', 'many', '1.5', '', ' '])('SCORE_SDE_NUM_THREADS=%j is passed over', async (value) => {
     const expected = await run('console.log(sde.getNumThreads())', { SCORE_SDE_NUM_THREADS: undefined });
-    expect(await run('console.log(sde.getNumThreads())', { SCORE_SDE_NUM_THREADS: value })).toBe(expected);
+    const said = await outputs('console.log(sde.getNumThreads())', { SCORE_SDE_NUM_THREADS: value });
+    expect(said.stdout.trim()).toBe(expected);
+    const warning = `SCORE_SDE_NUM_THREADS must be an integer from 1 to 1024, got ${JSON.stringify(value)}`;
+    if (value.trim()) expect(said.stderr).toContain(warning);
+    else expect(said.stderr).not.toContain('SCORE_SDE_NUM_THREADS');
   });
 });

@@ -1,8 +1,9 @@
 import { resolve } from 'node:path';
 import { getNumThreads } from '../devices';
-import { writeWhole } from '../files';
+import { assertWritable, writeWhole } from '../files';
 import type { BenchType } from './bench/cases';
-import { caseLine, header, summary } from './bench/report';
+import { callLine, caseLine, header, machineLine, networkHeader, networkLine, summary } from './bench/report';
+import { benchNetworks } from './bench/network';
 import { runBench } from './bench/run';
 
 export interface BenchCommandOptions {
@@ -11,22 +12,41 @@ export interface BenchCommandOptions {
   filter?: string;
   seconds: number;
   torch?: boolean;
+  network?: boolean;
   json?: string;
 }
 
-/** score-sde bench: the kernels beside this machine's limits and, where asked, beside PyTorch. */
+/**
+ * score-sde bench: the kernels beside this machine's limits and, where asked, beside PyTorch; or the network beside that of
+ * an onnxruntime-node session.
+ */
 export async function bench({
   threads,
   type,
   filter,
   seconds,
   torch = false,
+  network = false,
   json,
 }: BenchCommandOptions): Promise<void> {
   const say = (line: string) => void process.stdout.write(`${line}\n`);
   const counts = threads ?? [...new Set([1, getNumThreads()])];
-  say(header);
-  const result = await runBench({ threads: counts, types: type, seconds, filter, torch }, (c) => say(caseLine(c)));
-  say(summary(result));
+  if (json !== undefined) await assertWritable(resolve(json));
+  const result = network ? await networks() : await kernels();
   if (json !== undefined) await writeWhole(resolve(json), `${JSON.stringify(result, null, 2)}\n`);
+
+  async function kernels() {
+    say(header);
+    const result = await runBench({ threads: counts, types: type, seconds, filter, torch }, (c) => say(caseLine(c)));
+    say(summary(result));
+    return result;
+  }
+
+  async function networks() {
+    say(networkHeader);
+    const result = await benchNetworks(seconds, (run) => say(networkLine(run)));
+    result.machine.forEach((beside) => say(machineLine(beside)));
+    result.calls.forEach((call) => say(callLine(call)));
+    return result;
+  }
 }

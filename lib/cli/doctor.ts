@@ -16,7 +16,26 @@ export async function doctor(): Promise<void> {
     process.exitCode = 1;
     return say([['addon', `does not load: ${(error as Error).message}`]]);
   }
+  say(await network());
   say(await runtime());
+}
+
+/** Whether this package's own way to a network works. */
+async function network(): Promise<Line[]> {
+  const { OnnxModel } = await import('../models/onnx.js');
+  const { folderOf, networkOf } = await import('../models/pretrained.js');
+  try {
+    const model = await OnnxModel.load(networkOf(folderOf('digits')));
+    const { library, device, fallback, exact } = model;
+    await model.dispose();
+    return [
+      ['OnnxModel', `works on ${device}, with ONNX Runtime ${library.version}, ${library.path}`],
+      ['  digits', `${exact.width === 'any' ? 'batches as they are' : `up to ${exact.width} in a call`}: ${exact.why}`],
+      ...(fallback === undefined ? [] : [['  cuda', `not used: ${fallback}`] as Line]),
+    ];
+  } catch (error) {
+    return [['OnnxModel', `does not work: ${reasonOf(error)}`]];
+  }
 }
 
 async function addon(): Promise<Line[]> {

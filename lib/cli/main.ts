@@ -66,6 +66,7 @@ program
   .option('--filter <text>', 'only cases whose name holds this, as "8x3x256x256 stepPred philox"')
   .option('--seconds <s>', 'for each timing', positive, 0.2)
   .option('--torch', 'beside the same arithmetic in PyTorch, where a Python with torch is found')
+  .option('--network', 'the built-in model instead, beside an onnxruntime-node session')
   .option('--json <file>', 'write the results there, too')
   .action(async (options: BenchCommandOptions) => (await import('./bench.js')).bench(options));
 

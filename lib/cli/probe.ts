@@ -1,10 +1,9 @@
 // Whether the built-in model loads on an execution provider: node probe.js NAME prints the reason why not, or nothing.
 // A process of its own for doctor: providers write where they like, and may take the process with them.
-import { join } from 'node:path';
 import { reasonOf } from '../errors';
-import { folderOf } from '../models/pretrained';
+import { folderOf, networkOf } from '../models/pretrained';
 import { openSession } from '../models/runtime';
 
-openSession(join(folderOf('digits'), 'unet', 'model.onnx'), process.argv[2])
+openSession(networkOf(folderOf('digits')), process.argv[2])
   .then((session) => session.release?.())
   .catch((error: Error) => process.stdout.write(reasonOf(error.cause ?? error)));

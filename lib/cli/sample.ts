@@ -1,9 +1,8 @@
 import { randomInt } from 'node:crypto';
-import { access, constants, stat } from 'node:fs/promises';
-import { basename, dirname, resolve } from 'node:path';
+import { basename, resolve } from 'node:path';
 import { SingleBar } from 'cli-progress';
-import { AbortError, ScoreSdeError } from '../errors';
-import { writeWhole } from '../files';
+import { AbortError } from '../errors';
+import { assertWritable, writeWhole } from '../files';
 import type { EngineName } from '../random/engine';
 import { Generator } from '../random/generator';
 import { ScoreSdeVePipeline, type RunOptions } from '../sampling/pipeline';
@@ -49,19 +48,4 @@ export async function sample(options: SampleOptions): Promise<void> {
     `${out}: ${images.dims[0]} ${images.dims[0] === 1 ? 'image' : 'images'}, seed ${seed} (${engine}), ${steps} steps, ` +
       `${calls} network calls, ${seconds.toFixed(2)} s on ${device}\n`,
   );
-}
-
-/** ERR_IO where a file cannot be written, before the work that it is to hold. */
-async function assertWritable(file: string): Promise<void> {
-  const fail = (reason: string) => new ScoreSdeError('ERR_IO', `cannot write ${file}: ${reason}`);
-  if ((await stat(file).catch(() => undefined))?.isDirectory()) throw fail('it is a folder');
-  for (let folder = dirname(file); ; folder = dirname(folder)) {
-    const found = await stat(folder).catch(() => undefined);
-    if (found === undefined && folder !== dirname(folder)) continue; // it will be made
-    if (!found?.isDirectory()) throw fail(`${folder} is no folder`);
-    await access(folder, constants.W_OK).catch(() => {
-      throw fail(`the folder ${folder} is not writable`);
-    });
-    return;
-  }
 }

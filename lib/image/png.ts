@@ -2,8 +2,9 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { assertOptions, reasonOf, ScoreSdeError, show } from '../errors';
 import { KernelCall } from '../native/call';
+import { bufferOf, DeviceMemory } from '../native/memory';
 import { operand } from '../tensor/operand';
-import type { TensorLike } from '../tensor/tensor';
+import { Tensor, type TensorLike } from '../tensor/tensor';
 
 export interface PngOptions {
   /** Images side by side, 1 to 65535; the square root of their number, rounded up, unless given. */
@@ -23,7 +24,7 @@ const maxPixels = 2 ** 28;
  * A batch of images as one PNG: a grid without gaps, filled row by row; places without an image are black.
  * Values are rounded to 8 bits as diffusers does, half to even; what lies outside [0, 1] is clamped, NaN is black.
  * @param images [B, C, H, W], C of 1 (grey), 3 (RGB) or 4 (RGBA)
- * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_DISPOSED; ERR_RANGE (columns, or a picture of more than 2^28 pixels)
+ * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_DISPOSED; ERR_RANGE (columns, or a picture of more than 2^28 pixels); ERR_MEMORY
  */
 export async function toPng(images: TensorLike, options: PngOptions = {}): Promise<Buffer> {
   assertOptions(options);
@@ -45,13 +46,30 @@ export async function toPng(images: TensorLike, options: PngOptions = {}): Promi
       'ERR_RANGE',
       `images make a picture of ${size.width}x${size.height} pixels, more than 2^28`,
     );
-  const data = new Uint8Array(size.width * size.height * channels);
-  const grid = new KernelCall('imageGrid', () => [count, channels, height, width, across, memory, type, data], {
-    reads: [memory.buffer],
-    writes: [],
-  });
-  await grid.runAsync();
+  const data = bytesOf(size.width * size.height * channels);
+  const draw = (out: Uint8Array | DeviceMemory) =>
+    new KernelCall('imageGrid', () => [count, channels, height, width, across, memory, type, out], {
+      reads: [bufferOf(memory)],
+      writes: [bufferOf(out)],
+    }).runAsync();
+  if (memory instanceof DeviceMemory) {
+    // The bytes are made there: a quarter of what the images would be to carry.
+    using grid = Tensor.zeros([data.length], { type: 'uint8', device: memory.device });
+    await draw(grid.memory);
+    data.set(await grid.getData());
+  } else {
+    await draw(data);
+  }
   return encode({ ...size, ...color, data });
+}
+
+/** Memory that can be transferred to another thread. ERR_MEMORY. */
+function bytesOf(count: number): Uint8Array<ArrayBuffer> {
+  try {
+    return new Uint8Array(count);
+  } catch (cause) {
+    throw new ScoreSdeError('ERR_MEMORY', `no memory for a picture of ${count} bytes`, { cause });
+  }
 }
 
 interface Picture {
@@ -74,12 +92,12 @@ const waiting = new Map<number, { resolve: (file: Buffer) => void; reject: (erro
 let pictures = 0;
 
 function encode(picture: Picture): Promise<Buffer> {
-  worker ??= start();
-  worker.ref();
+  const at = (worker ??= start());
   const id = pictures++;
   return new Promise((resolve, reject) => {
+    at.postMessage({ id, ...picture }, [picture.data.buffer]);
+    at.ref();
     waiting.set(id, { resolve, reject });
-    worker!.postMessage({ id, ...picture }, [picture.data.buffer]);
   });
 }
 
@@ -92,9 +110,11 @@ function start(): Worker {
     if (file) resolve(Buffer.from(file.buffer, file.byteOffset, file.byteLength));
     else reject(failure(error));
   });
-  started.on('error', (error) => {
+  let cause: unknown;
+  started.on('error', (error) => (cause = error));
+  started.on('exit', (code) => {
     worker = undefined;
-    for (const { reject } of waiting.values()) reject(failure(error));
+    for (const { reject } of waiting.values()) reject(failure(cause ?? `its thread ended with code ${code}`));
     waiting.clear();
   });
   return started;

@@ -13,12 +13,25 @@ export interface Port {
   readonly shape: readonly (number | string)[];
 }
 
-/** What onnxruntime-node takes as the value of an input. */
+/** The value of an input, in the form that onnxruntime-node takes, too. */
 export interface Feed {
   readonly type: string;
   readonly data: ArrayBufferView;
   readonly dims: readonly number[];
   readonly location: 'cpu';
+  /** Whether every sample has a part of its own in it. */
+  readonly perSample: boolean;
+}
+
+/** What a network makes of a batch. */
+export interface BatchRules {
+  readonly size: number;
+  /** The size that the network's metadata fix, where calls are made to fit it. */
+  readonly fixed?: number;
+  /** The name of the batch's axis, where it has one. */
+  readonly axis?: string;
+  /** Whether samples may go one by one, each with a value of its own where the network takes one a call. */
+  readonly divisible: boolean;
 }
 
 type NumberArray = { [index: number]: number | bigint | boolean; readonly length: number } & ArrayBufferView;
@@ -46,10 +59,10 @@ const shapeText = ({ shape }: Port): string => `[${shape.join(', ')}]`;
 const portText = (port: Port): string => `${port.name} (${port.type} ${shapeText(port)})`;
 export const portsText = (ports: readonly Port[]): string => ports.map(portText).join(', ') || 'none';
 
-/** ERR_SHAPE unless a tensor of these dims fits the port. */
-export function assertFits(port: Port, dims: readonly number[], name = port.name): void {
-  const fits = dims.length === port.shape.length && port.shape.every((d, i) => typeof d === 'string' || d === dims[i]);
-  if (!fits)
+/** ERR_SHAPE unless a tensor of these dims fits the port, from an axis on. */
+export function assertFits(port: Port, dims: readonly number[], name = port.name, axis = 0): void {
+  const fits = port.shape.every((d, i) => i < axis || typeof d === 'string' || d === dims[i]);
+  if (dims.length !== port.shape.length || !fits)
     throw new ScoreSdeError(
       'ERR_SHAPE',
       `${name} must have dims ${shapeText(port)} for this model, got [${dims.join(', ')}]`,
@@ -88,25 +101,41 @@ export function toFloat16(values: Float32Array): Uint16Array {
   return bits;
 }
 
-function feedOf(port: Port, values: readonly unknown[], dims: readonly number[], name: string): Feed {
-  assertFits(port, dims, name);
-  return { type: port.type, data: cast(port, values, name), dims, location: 'cpu' };
+function feedOf(
+  port: Port,
+  values: readonly unknown[],
+  dims: readonly number[],
+  name: string,
+  perSample: boolean,
+  batch: BatchRules,
+): Feed {
+  assertFits(port, dims, name, perSample && port.shape[0] === batch.fixed ? 1 : 0);
+  return { type: port.type, data: cast(port, values, name), dims, location: 'cpu', perSample };
 }
 
 /** One value a sample where the port has a batch axis, one for all where it has none. ERR_SHAPE, ERR_RANGE, ERR_DTYPE. */
-export function feedPerSample(port: Port, list: ArrayLike<unknown>, batch: number, name: string): Feed {
+export function feedPerSample(port: Port, list: ArrayLike<unknown>, batch: BatchRules, name: string): Feed {
   if (!isPerSample(port)) throw new ScoreSdeError('ERR_SHAPE', `${name} must be a tensor of dims ${shapeText(port)}`);
-  assertPerRow(list, batch, name);
-  const values = list.length === batch ? Array.from(list) : new Array<unknown>(batch).fill(list[0]);
+  const { size } = batch;
+  assertPerRow(list, size, name);
+  const values = list.length === size ? Array.from(list) : new Array<unknown>(size).fill(list[0]);
   const ones = port.shape.map(() => 1);
-  if (port.shape.length > 0 && port.shape[0] !== 1) return feedOf(port, values, [batch, ...ones.slice(1)], name);
-  if (values.some((value) => value !== values[0]))
+  const hasBatch = port.shape.length > 0 && port.shape[0] !== 1;
+  if (hasBatch) return feedOf(port, values, [size, ...ones.slice(1)], name, true, batch);
+  if (values.every((value) => value === values[0])) return feedOf(port, values.slice(0, 1), ones, name, false, batch);
+  if (!batch.divisible)
     throw new ScoreSdeError('ERR_SHAPE', `${name} must be the same for all samples: this model takes one value a call`);
-  return feedOf(port, values.slice(0, 1), ones, name);
+  return { ...feedOf(port, [], ones, name, true, batch), data: cast(port, values, name) };
+}
+
+/** Whether a tensor's first axis is the batch's: by its name where both have one, by its size where that is fixed. */
+function isBatchAxis(axis: number | string | undefined, batch: BatchRules): boolean {
+  if (typeof axis === 'number') return axis !== 1 && (batch.fixed === undefined || axis === batch.fixed);
+  return axis !== undefined && (batch.axis === undefined || axis === '?' || axis === batch.axis);
 }
 
 /** A user's value of a further input, cast to what the port takes. */
-export function feed(port: Port, value: ModelInput, batch: number): Feed {
+export function feed(port: Port, value: ModelInput, batch: BatchRules): Feed {
   const name = `modelInputs.${port.name}`;
   if (port.shape.length > 1 && value !== null && typeof value === 'object' && 'dims' in value && 'data' in value) {
     const size = sizeOfDims(value.dims, `${name}.dims`);
@@ -114,10 +143,14 @@ export function feed(port: Port, value: ModelInput, batch: number): Feed {
     const dims = Array.from(value.dims);
     if (elements.length !== size)
       throw new ScoreSdeError('ERR_SHAPE', `${name} has dims [${dims.join(', ')}] and ${elements.length} elements`);
-    return feedOf(port, elements, dims, name);
+    const perSample = dims[0] === batch.size && isBatchAxis(port.shape[0], batch);
+    return feedOf(port, elements, dims, name, perSample, batch);
   }
   const list = listOf(value, name);
   if (list === undefined)
-    throw new ScoreSdeError('ERR_DTYPE', `${name} must be a number, one for each sample, or a tensor, got ${show(value)}`);
+    throw new ScoreSdeError(
+      'ERR_DTYPE',
+      `${name} must be a number, one for each sample, or a tensor, got ${show(value)}`,
+    );
   return feedPerSample(port, list, batch, name);
 }

@@ -2,9 +2,9 @@ import { join } from 'node:path';
 import { ScoreSdeError, show } from '../errors';
 import { readTextIfFile } from '../files';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
+import { assertContained } from './containment';
 import type { ModelInputs } from './model';
-import { openSession } from './runtime';
-import { fromInferenceSession, type SessionModel } from './session';
+import { OnnxModel, type OnnxModelOptions } from './onnx';
 
 /** Models that ship with this package, by name. */
 const builtIn: Record<string, string> = { digits: join(__dirname, '..', '..', 'models', 'digits') };
@@ -12,10 +12,12 @@ const builtIn: Record<string, string> = { digits: join(__dirname, '..', '..', 'm
 const className = 'ScoreSdeVePipeline';
 const maxBytes = 2 ** 20;
 const maxSize = 2 ** 16;
+/** Elements of one sample: a gibibyte of float32. */
+const maxElements = 2 ** 28;
 
 export interface Pretrained {
   readonly scheduler: ScoreSdeVeScheduler;
-  readonly model: SessionModel;
+  readonly model: OnnxModel;
   /** The dims of one sample, [C, H, W]. */
   readonly sampleShape: readonly number[];
 }
@@ -29,17 +31,24 @@ interface UnetConfig {
 /** The folder that a name or path stands for: a bare name of a built-in model is that model. */
 export function folderOf(dir: unknown): string {
   if (typeof dir !== 'string' || dir === '')
-    throw new ScoreSdeError('ERR_CONFIG', `dir must be the path of a folder, or the name of a built-in model, got ${show(dir)}`);
+    throw new ScoreSdeError(
+      'ERR_CONFIG',
+      `dir must be the path of a folder, or the name of a built-in model, got ${show(dir)}`,
+    );
   return Object.hasOwn(builtIn, dir) ? builtIn[dir]! : dir;
 }
+
+/** The network's file in a pipeline's folder. */
+export const networkOf = (folder: string): string => join(folder, 'unet', 'model.onnx');
 
 /**
  * Reads a folder as diffusers saves it: model_index.json, scheduler/scheduler_config.json, unet/model.onnx and, if there,
  * unet/config.json (in_channels, sample_size, default_inputs).
  * @throws ScoreSdeError ERR_CONFIG (a foreign or incomplete folder), ERR_IO (unreadable), ERR_MODEL (no network, or one that cannot be run)
  */
-export async function loadPretrained(dir: unknown): Promise<Pretrained> {
+export async function loadPretrained(dir: unknown, options: OnnxModelOptions): Promise<Pretrained> {
   const folder = folderOf(dir);
+  await assertContained(folder);
   const index = await readObject<{ _class_name?: unknown }>(join(folder, 'model_index.json'));
   if (index === undefined)
     throw new ScoreSdeError(
@@ -54,10 +63,17 @@ export async function loadPretrained(dir: unknown): Promise<Pretrained> {
   const scheduler = await ScoreSdeVeScheduler.fromPretrained(join(folder, 'scheduler'));
   const configFile = join(folder, 'unet', 'config.json');
   const config = checked((await readObject<UnetConfig>(configFile)) ?? {}, configFile);
-  const model = fromInferenceSession(await openSession(join(folder, 'unet', 'model.onnx')), {
+  const model = await OnnxModel.load(networkOf(folder), {
     defaultInputs: config.default_inputs,
+    sampleShape: sizesOf(config).every((size) => typeof size === 'number') ? sizesOf(config) : undefined,
+    ...options,
   });
-  return { scheduler, model, sampleShape: sampleShapeOf(config, model, configFile) };
+  try {
+    return { scheduler, model, sampleShape: sampleShapeOf(config, model, configFile) };
+  } catch (error) {
+    await model.dispose();
+    throw error;
+  }
 }
 
 async function readObject<T extends object>(file: string): Promise<T | undefined> {
@@ -87,17 +103,30 @@ function checked(config: UnetConfig, file: string): UnetConfig {
     fail('sample_size', `an integer from 1 to ${maxSize}, or two`, size);
   if (inputs !== undefined && (inputs === null || typeof inputs !== 'object' || Array.isArray(inputs)))
     fail('default_inputs', 'an object', inputs);
+  const isNumber = (value: unknown) => typeof value === 'number' || typeof value === 'boolean';
+  if (sizesOf(config).every(isSize)) assertModest(sizesOf(config));
   for (const [name, value] of Object.entries(inputs ?? {}))
-    if (typeof value !== 'number') fail(`default_inputs.${name}`, 'a number', value);
+    if (!isNumber(value) && !(Array.isArray(value) && value.every(isNumber)))
+      fail(`default_inputs.${name}`, 'a number, a boolean, or an array of them', value);
   return config;
 }
 
-/** What the network's metadata leave free, its config says. */
-function sampleShapeOf(config: UnetConfig, model: SessionModel, file: string): number[] {
-  const { in_channels: channels, sample_size: size } = config;
+/** A folder's numbers are not to take all memory. */
+function assertModest(shape: readonly number[]): void {
+  if (shape.reduce((size, dim) => size * dim, 1) > maxElements)
+    throw new ScoreSdeError('ERR_MODEL', `one sample of [${shape.join(', ')}] has more than ${maxElements} elements`);
+}
+
+/** The dims of one sample by the config; what it does not say is undefined. */
+function sizesOf({ in_channels: channels, sample_size: size }: UnetConfig): number[] {
   const [height, width] = typeof size === 'object' && size !== null ? size : [size, size];
-  const named = [channels, height, width];
-  return model.sampleShape.map((dim, i) => {
+  return [channels, height, width] as number[];
+}
+
+/** What the network's metadata leave free, its config says. */
+function sampleShapeOf(config: UnetConfig, model: OnnxModel, file: string): number[] {
+  const named = sizesOf(config);
+  const shape = model.sampleShape.map((dim, i) => {
     const known = typeof dim === 'number' ? dim : named[i];
     if (typeof known !== 'number')
       throw new ScoreSdeError(
@@ -106,4 +135,6 @@ function sampleShapeOf(config: UnetConfig, model: SessionModel, file: string): n
       );
     return known;
   });
+  assertModest(shape);
+  return shape;
 }

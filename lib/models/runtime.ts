@@ -4,7 +4,7 @@ import type { SessionLike } from './session';
 
 /** What is used of onnxruntime-node. */
 export interface OnnxRuntime {
-  InferenceSession: { create(path: string, options: object): Promise<SessionLike> };
+  InferenceSession: { create(network: string | Uint8Array, options: object): Promise<SessionLike> };
   listSupportedBackends?(): { name: string; bundled: boolean }[];
   env: { versions: { common: string; node?: string } };
 }

@@ -1,8 +1,9 @@
 import { reasonOf, ScoreSdeError, show } from '../errors';
-import { elementsOf } from '../tensor/numbers';
+import { widened } from '../tensor/numbers';
 import { Tensor, typedData, type TensorLike } from '../tensor/tensor';
-import type { ModelInput, ModelInputs, ScoreModel } from './model';
-import { assertFits, feed, feedPerSample, isFloat, isInteger, isPerSample, portsText, toFloat16, type Feed, type Port } from './port';
+import { Contract, type NetworkOptions } from './contract';
+import type { ModelInputs, ScoreModel } from './model';
+import { toFloat16, type Port } from './port';
 
 /** What is used of an onnxruntime-node InferenceSession (1.22 or later, for its metadata). */
 export interface SessionLike {
@@ -12,16 +13,7 @@ export interface SessionLike {
   release?(): Promise<void>;
 }
 
-export interface SessionModelOptions {
-  /** Name of the input for the states; 'sample', or the only one that can be it, unless given. */
-  sample?: string;
-  /** Name of the input for sigma; 'timestep', or the only one that can be it, unless given. */
-  timestep?: string;
-  /** Name of the output with the score; 'out_sample', or the only one, unless given. */
-  output?: string;
-  /** Values of further inputs that a run does not give. */
-  defaultInputs?: ModelInputs;
-}
+export type SessionModelOptions = NetworkOptions;
 
 /** A network that runs in an onnxruntime session. */
 export interface SessionModel extends ScoreModel {
@@ -34,90 +26,65 @@ export interface SessionModel extends ScoreModel {
   dispose(): Promise<void>;
 }
 
-function portsOf(metadata: readonly object[] | undefined, what: string): Port[] {
-  if (!Array.isArray(metadata))
+/** What onnxruntime-node tells of an input or output; of one that is no tensor only its name. */
+function isMetadata(value: unknown): value is Port & { isTensor?: boolean } {
+  if (value === null || typeof value !== 'object') return false;
+  const { name, isTensor, type, shape } = value as Record<string, unknown>;
+  if (typeof name !== 'string') return false;
+  if (isTensor === false) return true;
+  const isDim = (dim: unknown) => typeof dim === 'number' || typeof dim === 'string';
+  return typeof type === 'string' && Array.isArray(shape) && Array.from(shape).every(isDim);
+}
+
+function portsOf(metadata: unknown, what: string): Port[] {
+  const ports: unknown[] = Array.isArray(metadata) ? Array.from(metadata) : [undefined];
+  if (!ports.every(isMetadata))
     throw new ScoreSdeError(
       'ERR_MODEL',
       `session must be an InferenceSession of onnxruntime-node 1.22 or later, with ${what}, got ${show(metadata)}`,
     );
-  return (metadata as (Partial<Port> & { isTensor?: boolean })[]).map(({ name, type, shape, isTensor }) => ({
-    name: String(name),
-    type: isTensor === false ? 'not a tensor' : String(type),
+  return ports.map(({ name, type, shape, isTensor }) => ({
+    name,
+    type: isTensor === false ? 'not a tensor' : type,
     // A free size without a name comes as an empty string.
-    shape: (shape ?? []).map((dim) => dim || '?'),
+    shape: isTensor === false ? [] : shape.map((dim) => dim || '?'),
   }));
 }
 
-function choose(ports: readonly Port[], role: keyof SessionModelOptions, named: string | undefined, usual: string, rules: ((port: Port) => boolean)[]): Port {
-  const found = ports.find((port) => port.name === (named ?? usual));
-  if (found) return found;
-  for (const rule of named === undefined ? rules : []) {
-    const fitting = ports.filter(rule);
-    if (fitting.length === 1) return fitting[0]!;
-  }
-  throw new ScoreSdeError(
-    'ERR_MODEL',
-    `the model has no ${named === undefined ? `recognisable ${role}` : `${role} named ${show(named)}`} among ${portsText(ports)}; ` +
-      `name it with the option ${role}`,
-  );
-}
+/** The whole batch in one call, whatever its size. */
+const rules = { divisible: false };
 
 /**
  * Adapts a session of onnxruntime-node. Names, types and ranks come from its metadata: a float16 network gets float16
  * states, an integer `timestep` gets sigma truncated, a scalar one needs the same sigma for all samples.
- * The session computes on the calling thread: the event loop waits for each of its runs.
+ * The session computes on the calling thread: the event loop waits for each of its runs, which {@link OnnxModel} spares it.
  * @throws ScoreSdeError ERR_MODEL where the metadata does not tell sample, timestep and output apart
  */
 export function fromInferenceSession(session: SessionLike, options: SessionModelOptions = {}): SessionModel {
   if (session === null || typeof session !== 'object' || typeof session.run !== 'function')
-    throw new ScoreSdeError('ERR_MODEL', `session must be an InferenceSession of onnxruntime-node, got ${show(session)}`);
-  const inputs = portsOf(session.inputMetadata, 'inputMetadata');
-  const outputs = portsOf(session.outputMetadata, 'outputMetadata');
-  const sample = choose(inputs, 'sample', options.sample, 'sample', [
-    (p) => isFloat(p) && p.shape.length > 1 && !isPerSample(p),
-    (p) => isFloat(p) && p.shape.length > 1,
-  ]);
-  const others = inputs.filter((port) => port !== sample);
-  const timestep = choose(others, 'timestep', options.timestep, 'timestep', [
-    (p) => isFloat(p) && isPerSample(p),
-    (p) => isInteger(p) && isPerSample(p),
-  ]);
-  const output = choose(outputs, 'output', options.output, 'out_sample', [() => true]);
-  if (!['float32', 'float16'].includes(sample.type) || !isFloat(output))
     throw new ScoreSdeError(
       'ERR_MODEL',
-      `the model must take and give float32 or float16 states, got ${portsText([sample])} and ${portsText([output])}`,
+      `session must be an InferenceSession of onnxruntime-node, got ${show(session)}`,
     );
-  const further = others.filter((port) => port !== timestep);
-  const prepared = new WeakSet<ModelInputs>();
+  const inputs = portsOf(session.inputMetadata, 'inputMetadata');
+  const outputs = portsOf(session.outputMetadata, 'outputMetadata');
+  const contract = new Contract(inputs, outputs, options);
+  const { sample, timestep, output } = contract;
+  let released: Promise<void> | undefined;
 
   function prepare(dims: readonly number[], given: ModelInputs): ModelInputs {
-    if (prepared.has(given)) return given;
-    assertFits(sample, dims, 'sample');
-    const unknown = Object.keys(given).find((name) => !further.some((port) => port.name === name));
-    if (unknown !== undefined)
-      throw new ScoreSdeError(
-        'ERR_MODEL',
-        `the model has no input ${show(unknown)}; its further inputs are: ${portsText(further)}`,
-      );
-    const feeds: Record<string, Feed> = {};
-    for (const port of further) {
-      const value: ModelInput | undefined = given[port.name] ?? options.defaultInputs?.[port.name];
-      if (value === undefined)
-        throw new ScoreSdeError('ERR_MODEL', `the model needs ${portsText([port])}: give it as modelInputs.${port.name}`);
-      feeds[port.name] = feed(port, value, dims[0]!);
-    }
-    prepared.add(feeds);
-    return feeds;
+    if (released !== undefined) throw new ScoreSdeError('ERR_DISPOSED', 'the model is disposed');
+    return contract.prepare(dims, given, rules);
   }
 
   async function run(x: Tensor, sigma: Tensor, given: ModelInputs = {}): Promise<Tensor> {
-    const further = prepare(x.dims, given);
-    const levels = sigma.data as Float32Array;
+    const { data, dims } = x as Tensor<'float32'>;
+    const states =
+      sample.type === 'float16' ? { type: 'float16', data: toFloat16(data), dims, location: 'cpu' as const } : x;
     const feeds = {
-      ...further,
-      [sample.name]: sample.type === 'float16' ? { type: 'float16', data: toFloat16(x.data as Float32Array), dims: x.dims, location: 'cpu' } : x,
-      [timestep.name]: feedPerSample(timestep, isInteger(timestep) ? levels.map(Math.trunc) : levels, x.dims[0]!, 'sigma'),
+      ...prepare(dims, given),
+      [sample.name]: states,
+      [timestep.name]: contract.feedSigma(sigma.data as Float32Array, { ...rules, size: dims[0]! }),
     };
     let outputs: Record<string, unknown>;
     try {
@@ -135,15 +102,15 @@ export function fromInferenceSession(session: SessionLike, options: SessionModel
   return Object.assign(run, {
     inputs,
     outputs,
-    sampleShape: sample.shape.slice(1),
+    sampleShape: contract.sampleShape,
     prepare,
-    dispose: async () => session.release?.(),
+    dispose: () => (released ??= Promise.resolve(session.release?.())),
   });
 }
 
 /** A session's output as float32, where it lies if it is. */
 function asFloat32(output: TensorLike): Tensor {
   const { data, type } = typedData(output?.data, output?.type, 'the output');
-  if (type === 'float32') return new Tensor('float32', data as Float32Array, output.dims);
-  return new Tensor('float32', Float32Array.from(elementsOf(output, 'the output') as ArrayLike<number>), output.dims);
+  const values = widened(data, type) as Float32Array | Float64Array;
+  return new Tensor('float32', type === 'float64' ? Float32Array.from(values) : (values as Float32Array), output.dims);
 }

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { ScoreSdeError, type ErrorCode } from '../errors';
+import { reasonOf, ScoreSdeError, type ErrorCode } from '../errors';
 
 /** Element types of states, numbered as in native/core/dtype.hpp. */
 export const Dtype = { float32: 0, float16: 1, bfloat16: 2 } as const;
@@ -9,9 +9,14 @@ export type StateMemory = Float32Array | Uint16Array;
 /** Kinds of noise, numbered as in native/core/params.hpp. */
 export const NoiseKind = { given: 0, philox: 1, torch: 2 } as const;
 
+/** Memory of a CUDA device, opaque here: see DeviceMemory in ./memory. */
+export type DeviceHandle = object & { readonly brand?: 'device memory' };
+/** Whatever has a handle stands for its memory. */
+type OnDevice = { readonly handle: DeviceHandle };
+
 /** Kind, source, Dtype: memory of rows x cols values; (key, counter) pairs, one or one a row; torch states, one or one a row. */
 export type Noise =
-  | [kind: 0, given: StateMemory, type: Dtype]
+  | [kind: 0, given: StateMemory | OnDevice, type: Dtype]
   | [kind: 1, streams: readonly [key: bigint, counter: bigint] | BigUint64Array, type: Dtype]
   | [kind: 2, states: Uint8Array[], type: Dtype];
 
@@ -20,7 +25,9 @@ export const StepSizeCode = { batch: 0, sample: 1, dim: 2, ald: 3 } as const;
 export type StepSize = keyof typeof StepSizeCode;
 
 type Batch = [rows: number, cols: number];
-type Operand = [memory: StateMemory, type: Dtype];
+type Operand = [memory: StateMemory | OnDevice, type: Dtype];
+/** Where a device notes the least index of a call that gave what is not finite; nothing for the CPU, which returns it. */
+export type Mark = [] | [word: DeviceHandle, index: number];
 /** One number for all rows, or one each. A number is cheaper: Node takes a microsecond to hand out a new array's memory. */
 export type PerRow = number | Float32Array;
 
@@ -33,8 +40,9 @@ export type StepPredArgs = [
   sigma: PerRow,
   adjacentSigma: PerRow,
   ...out: Operand,
-  mean: StateMemory | null,
+  mean: StateMemory | OnDevice | null,
   meanType: Dtype,
+  ...Mark,
 ];
 export type StepCorrectArgs = [
   ...Batch,
@@ -45,6 +53,7 @@ export type StepCorrectArgs = [
   snr: PerRow,
   sigma: PerRow | null,
   ...out: Operand,
+  ...Mark,
 ];
 export type AddNoiseArgs = [...Batch, ...sample: Operand, ...Noise, sigma: PerRow, ...out: Operand];
 
@@ -55,12 +64,67 @@ export type ImageGridArgs = [
   width: number,
   columns: number,
   ...images: Operand,
-  out: Uint8Array,
+  out: Uint8Array | OnDevice,
+];
+
+declare const network: unique symbol;
+/** A network that the addon holds. */
+export interface Network {
+  readonly [network]: never;
+}
+
+/** An input or output of a network: ONNX's number of its element type (0: no tensor), sizes, and names of free ones. */
+export interface NetworkPort {
+  name: string;
+  type: number;
+  shape: (number | string)[];
+}
+
+export interface LoadedNetwork {
+  network: Network;
+  inputs: NetworkPort[];
+  outputs: NetworkPort[];
+  /** The library that it runs in. */
+  library: string;
+  version: string;
+}
+
+export type LoadNetworkArgs = [
+  library: string,
+  /** Whether one that is loaded already comes first. */
+  shared: boolean,
+  ...source: [path: string] | [size: number, bytes: Uint8Array],
+  intraOpThreads: number,
+  interOpThreads: number,
+  graphOptimization: number,
+  config: Record<string, string>,
+  ...cuda: [null] | [device: number, options: Record<string, string>],
+];
+
+/** A further input: its place, sizes, bytes, and whether each row has its part of it. */
+export type NetworkInput = [port: number, dims: number[], bytes: number, data: Uint8Array, perRow: boolean];
+
+export type RunNetworkArgs = [
+  network: Network,
+  /** The caller's number for this run, to stop it by. */
+  id: number,
+  /** Rows to a call of the network at most; 0: all. */
+  width: number,
+  /** Rows that every call must have, filled up with copies; 0: as many as there are. */
+  fill: number,
+  dims: readonly number[],
+  samplePort: number,
+  ...sample: Operand,
+  outputPort: number,
+  ...out: Operand,
+  further: number,
+  ...inputs: unknown[], // NetworkInput, one after the other
 ];
 
 /**
  * What the addon exports, and the only place where it is declared. The addon checks memory (bytes, alignment), not
- * meaning: shapes, ranges and aliasing are the callers' to check. The steps return whether all of `out` is finite.
+ * meaning: shapes, ranges and aliasing are the callers' to check. The steps return whether all of `out` is finite; on a
+ * device, where they are only enqueued, they return true and keep the mark.
  */
 export interface Native {
   /** `bytes` bytes, 64-byte aligned, not cleared. */
@@ -80,6 +144,7 @@ export interface Native {
   imageGrid(...args: ImageGridArgs): void;
   imageGridAsync(...args: ImageGridArgs): Promise<void>;
   convert(count: number, ...args: [...input: Operand, ...out: Operand]): void;
+  convertAsync(count: number, ...args: [...input: Operand, ...out: Operand]): Promise<void>;
 
   linspace(count: number, out: Float32Array, start: number, end: number): void;
   discreteSigmas(count: number, out: Float32Array, sigmaMin: number, sigmaMax: number): void;
@@ -89,6 +154,16 @@ export interface Native {
   torchStateIsSound(state: Uint8Array): boolean;
   philoxWords(counter: Uint32Array, key: Uint32Array): Uint32Array;
 
+  /** Whether CUDA's provider lies beside a library and is of its version. ERR_CUDA_UNAVAILABLE, ERR_MODEL. */
+  checkProviderAsync(library: string, shared: boolean): Promise<void>;
+  /** ERR_MODEL, ERR_CONFIG, ERR_CUDA_UNAVAILABLE. */
+  loadNetworkAsync(...args: LoadNetworkArgs): Promise<LoadedNetwork>;
+  /** ERR_MODEL, ERR_ABORTED after stopNetwork. */
+  runNetworkAsync(...args: RunNetworkArgs): Promise<void>;
+  stopNetwork(network: Network, id: number): void;
+  /** Gives the session back once no run uses it. */
+  releaseNetworkAsync(network: Network): Promise<void>;
+
   getNumThreads(): number;
   setNumThreads(count: number): void;
   /** Bytes a second of STREAM's copy and triad over float32 arrays of that length. */
@@ -96,7 +171,50 @@ export interface Native {
   /** Normals a second, into the cache: philox (1) on all threads, torch (2) on one. */
   normalRate(kind: number): number;
   instructionSet(): string;
-  cudaDevices(): { devices: { name: string; memory: number; computeCapability: string }[]; unavailable: string };
+  deviceAllocate(device: number, bytes: number): DeviceHandle;
+  deviceRelease(memory: DeviceHandle): void;
+  deviceAddress(memory: DeviceHandle): number;
+  deviceClear(memory: DeviceHandle): void;
+  deviceClone(memory: DeviceHandle): DeviceHandle;
+  /** Through pinned memory; the array is free when it is over. */
+  deviceUpload(memory: DeviceHandle, from: ArrayBufferView): void;
+  deviceUploadAsync(memory: DeviceHandle, from: ArrayBufferView): Promise<void>;
+  /** What the memory holds after all that is enqueued now. */
+  deviceDownloadAsync(memory: DeviceHandle, to: ArrayBufferView): Promise<void>;
+  /** When all that is enqueued now is done. ERR_CUDA where it failed. */
+  deviceDoneAsync(device: number): Promise<void>;
+  deviceMark(device: number): { handle: DeviceHandle; mark: object };
+  /** The mark as the device last told it, without waiting; 2^32 - 1 where there is none. Has it told again. */
+  deviceMarkSeen(mark: object): number;
+  deviceStream(device: number): bigint;
+  /** What is enqueued from now on comes after what is on `stream` now; the other way round. */
+  deviceWaitFor(device: number, stream: bigint): void;
+  devicePrecede(device: number, stream: bigint): void;
+  /** Bytes that tensors hold, and that are kept for the next ones. */
+  deviceUsage(device: number): { used: number; kept: number };
+  deviceTrim(device: number): void;
+  deviceFromPointer(device: number, pointer: bigint, bytes: number, release: (() => void) | null): DeviceHandle;
+  deviceToDlpack(memory: DeviceHandle, dims: readonly number[], code: number, bits: number, stream: bigint): object;
+  /** `formats` are pairs of DLPack's code and bits, of which `format` counts. */
+  deviceFromDlpack(
+    tensor: object,
+    formats: number[],
+  ): {
+    handle: DeviceHandle;
+    device: number;
+    dims: number[];
+    format: number;
+    readOnly: boolean;
+  };
+  deviceToIpc(memory: DeviceHandle): Uint8Array;
+  /** ERR_CUDA, ERR_CONFIG for memory of another device, ERR_SHAPE where the block is smaller. */
+  deviceFromIpc(device: number, handle: Uint8Array, offset: number, bytes: number): DeviceHandle;
+
+  /** `unusable` and `unavailable` say why, and are empty where all is well. */
+  cudaDevices(): {
+    devices: { name: string; memory: number; computeCapability: string; unusable: string }[];
+    unavailable: string;
+  };
 }
 
 const root = join(__dirname, '..', '..');
@@ -116,7 +234,7 @@ function load(): Native {
     throw new ScoreSdeError(
       'ERR_NATIVE',
       `score-sde has no working binary for ${process.platform}-${process.arch}; ` +
-        `"npm rebuild score-sde" compiles one where CMake and a C++20 compiler are found (${(cause as Error).message})`,
+        `"npm rebuild score-sde" compiles one where CMake and a C++20 compiler are found (${reasonOf(cause)})`,
       { cause },
     );
   }
@@ -126,6 +244,16 @@ function load(): Native {
 function translate(error: unknown): unknown {
   const { code, message } = error as { code?: ErrorCode; message: string };
   return code === undefined ? error : new ScoreSdeError(code, message);
+}
+
+/** The addon passes over what it cannot use; a word about it belongs where the user sees it. */
+function warnOfThreads(text: string | undefined): void {
+  const wanted = Number(text);
+  if (!text?.trim() || (/^\d+$/.test(text) && wanted >= 1 && wanted <= 1024)) return;
+  process.emitWarning(
+    `SCORE_SDE_NUM_THREADS must be an integer from 1 to 1024, got ${JSON.stringify(text)}: it is passed over`,
+    'ScoreSdeWarning',
+  );
 }
 
 type AnyFunction = (...args: unknown[]) => unknown;
@@ -147,6 +275,8 @@ function guard(call: AnyFunction, isAsync: boolean): AnyFunction {
     }
   };
 }
+
+warnOfThreads(process.env.SCORE_SDE_NUM_THREADS);
 
 export const native = Object.fromEntries(
   Object.entries(load()).map(([name, call]) => [name, guard(call as AnyFunction, name.endsWith('Async'))]),

@@ -1,9 +1,9 @@
 import { ScoreSdeError } from '../errors';
 
-/** The memory that an operation reads and writes, by the buffers it lies in. */
+/** The memory that an operation reads and writes, by the buffers it lies in (see bufferOf in ./memory). */
 export interface Access {
-  reads: ArrayBufferLike[];
-  writes: ArrayBufferLike[];
+  reads: object[];
+  writes: object[];
 }
 
 interface Pending {
@@ -11,7 +11,7 @@ interface Pending {
   writer?: Promise<unknown>;
 }
 
-const pending = new WeakMap<ArrayBufferLike, Pending>();
+const pending = new WeakMap<object, Pending>();
 
 /** What must end before `access` may begin. */
 function blockers({ reads, writes }: Access): Promise<unknown>[] {
@@ -29,7 +29,7 @@ function blockers({ reads, writes }: Access): Promise<unknown>[] {
 }
 
 function register(access: Access, done: Promise<unknown>): void {
-  const entryOf = (buffer: ArrayBufferLike): Pending => {
+  const entryOf = (buffer: object): Pending => {
     let entry = pending.get(buffer);
     if (!entry) pending.set(buffer, (entry = { readers: new Set() }));
     return entry;

@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { assertOptions, ScoreSdeError, show } from '../errors';
-import { NoiseKind, type Dtype, type Noise } from '../native';
-import { KernelCall } from '../native/call';
-import { assertIdle } from '../native/order';
+import { Dtype, native, NoiseKind, type Noise, type StateMemory } from '../native';
+import { KernelCall, type Call } from '../native/call';
+import { bufferOf, DeviceMemory } from '../native/memory';
+import { assertIdle, inOrder, isBusy } from '../native/order';
 import { stateDtype, target, type Operand, type StateType } from '../tensor/operand';
 import { sizeOfDims, type Tensor, type TensorLike } from '../tensor/tensor';
 import { seedOf, type EngineName, type PhiloxState } from './engine';
@@ -18,7 +19,7 @@ export interface GeneratorOptions {
 }
 
 export interface RandnOptions {
-  /** Element type of a new tensor: 'float32' (default), 'float16' or 'bfloat16'. */
+  /** Element type: that of `out`, else 'float32' (default), 'float16' or 'bfloat16'. */
   type?: StateType;
   /** Where a new tensor lies. */
   device?: string;
@@ -110,7 +111,7 @@ export class Generator {
   }
 
   /** @internal The memory that draws from these generators write to. */
-  static memory(generators: readonly Generator[]): ArrayBufferLike[] {
+  static memory(generators: readonly Generator[]): object[] {
     return generators.flatMap((g) => (g.#engine instanceof TorchEngine ? [g.#engine.state.buffer] : []));
   }
 
@@ -120,11 +121,13 @@ export class Generator {
 
   #prepare(dims: readonly number[], options: RandnOptions) {
     assertOptions(options);
-    const { type = 'float32', device, out } = options;
+    const { type, device, out } = options;
     sizeOfDims(dims, 'dims');
-    stateDtype(type, 'type');
+    const wanted = type === undefined ? undefined : stateDtype(type, 'type');
     const like = { name: 'randn', dims: Array.from(dims) };
-    const { operand: drawn, tensor } = target(out, like, 'out', { type, device });
+    const { operand: drawn, tensor } = target(out, like, 'out', { type: type ?? 'float32', device });
+    if (wanted !== undefined && wanted !== drawn.type)
+      throw new ScoreSdeError('ERR_DTYPE', `type is ${type}, and out is of ${tensor.type}`);
     return { tensor, call: planRandn([this], drawn, { rows: 1, cols: drawn.memory.length }) };
   }
 }
@@ -135,12 +138,42 @@ export function planRandn(
   out: Operand,
   { rows, cols }: { rows: number; cols: number },
   scale = 1,
-): KernelCall<'randn'> {
+): Call<void> {
+  if (out.memory instanceof DeviceMemory && generators[0]!.engine === 'torch') {
+    const memory = new (out.type === Dtype.float32 ? Float32Array : Uint16Array)(out.memory.length);
+    return new UploadedDraw(planRandn(generators, { ...out, memory }, { rows, cols }, scale), memory, out.memory);
+  }
   return new KernelCall(
     'randn',
     () => [rows, cols, ...Generator.reserve(generators, rows, cols, out.type), scale, out.memory, out.type],
-    { reads: [], writes: [out.memory.buffer, ...Generator.memory(generators)] },
+    { reads: [], writes: [bufferOf(out.memory), ...Generator.memory(generators)] },
   );
+}
+
+/** The draw of a serial stream, which is made on the host, for a device. */
+class UploadedDraw implements Call<void> {
+  constructor(
+    private readonly draw: Call<void>,
+    private readonly from: StateMemory,
+    private readonly to: DeviceMemory,
+  ) {}
+
+  get busy(): boolean {
+    return this.draw.busy || isBusy({ reads: [], writes: [this.to] });
+  }
+
+  run(): void {
+    assertIdle({ reads: [], writes: [this.to] }, 'randn', true);
+    this.draw.run();
+    native.deviceUpload(this.to.handle, this.from);
+  }
+
+  async runAsync(): Promise<void> {
+    const { from, to } = this;
+    const drawn = this.draw.runAsync();
+    drawn.catch(() => {}); // told in its turn
+    return inOrder({ reads: [], writes: [to] }, () => drawn.then(() => native.deviceUploadAsync(to.handle, from)));
+  }
 }
 
 let shared: Generator | undefined;

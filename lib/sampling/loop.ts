@@ -1,13 +1,13 @@
 import { AbortError, ScoreSdeError } from '../errors';
+import type { ModelContext, ModelInputs, ScoreModel } from '../models/model';
 import type { StepSize } from '../native';
-import type { Kernel, KernelCall } from '../native/call';
-import type { ModelInputs, ScoreModel } from '../models/model';
 import { planRandn, type Generator } from '../random/generator';
 import type { SchedulerConfig } from '../scheduler/config';
 import type { Schedule } from '../scheduler/schedule';
 import { planStepCorrect, planStepPred, type Plan } from '../scheduler/steps';
-import { assertSameDims, batchShape, operand } from '../tensor/operand';
+import { batchShape, operand } from '../tensor/operand';
 import { Tensor, type TensorLike } from '../tensor/tensor';
+import { checkedScore, Host, OnDevice, viewOf } from './place';
 
 /** The state of a run after a step. Its tensors stay as they are when the run goes on. */
 export interface SamplingStep {
@@ -36,16 +36,11 @@ export interface Run {
   readonly dims: readonly number[];
   readonly generators: readonly Generator[];
   readonly stepSize: StepSize;
+  /** Where the states lie: 'cpu' or 'cuda:N'. */
+  readonly device: string;
   readonly signal?: AbortSignal;
-  /** Nobody keeps the steps' tensors: each step may overwrite the last one's. */
+  /** Nobody keeps the steps' tensors: each step may overwrite the last one's, and the end disposes them. */
   readonly inPlace?: boolean;
-}
-
-/** Elements up to which a kernel takes less than some 50 us, which is what the event loop may be held for. */
-const syncElements = 2 ** 15;
-
-function execute<K extends Kernel>(call: KernelCall<K>, elements: number) {
-  return elements <= syncElements ? call.run() : call.runAsync();
 }
 
 /**
@@ -54,75 +49,91 @@ function execute<K extends Kernel>(call: KernelCall<K>, elements: number) {
  * @throws ScoreSdeError ERR_ABORTED, ERR_MODEL, ERR_NON_FINITE (naming the step), and what the model throws
  */
 export async function* predictorCorrector(run: Run): AsyncGenerator<SamplingStep, void, void> {
-  const { schedule, config, model, inputs, dims, generators: generator, stepSize, signal } = run;
+  const { schedule, config, model, inputs, dims, generators, stepSize, signal } = run;
   const { sigmas } = schedule;
   const timesteps = schedule.timesteps!;
   const total = timesteps.length;
+  const perStep = config.correctSteps + 1; // calls of the model, and of kernels
   let calls = 0;
 
-  let sample: Tensor = Tensor.empty(dims);
-  let mean: Tensor = Tensor.empty(dims);
-  // Out of place, so that the corrector can keep its noise where its result will be.
-  let spare: Tensor = Tensor.empty(dims);
-  const shape = batchShape(operand(sample, 'sample'));
-  assertGoesOn(signal);
-  await execute(planRandn(generator, operand(sample, 'sample'), shape, config.sigmaMax), sample.size);
-
-  const scoreAt = async (index: number): Promise<TensorLike> => {
-    assertGoesOn(signal);
-    const sigma = new Tensor('float32', new Float32Array(shape.rows).fill(sigmas[index]!), [shape.rows]);
-    const score = await model(sample, sigma, inputs);
-    calls++;
-    assertGoesOn(signal);
-    return checkedScore(score, dims);
+  const owned: Tensor[] = [];
+  const own = (): Tensor => {
+    const tensor = Tensor.empty(dims, { device: run.device });
+    if (run.inPlace) owned.push(tensor);
+    return tensor;
   };
-  /** Runs a kernel, whose result is the next sample. */
-  const advance = async ({ call, result }: Advance, index: number, what: string): Promise<void> => {
-    if (!(await execute(call, sample.size)))
+
+  try {
+    let sample = own();
+    // Out of place, so that the corrector can keep its noise where its result will be.
+    let spare: Tensor | undefined;
+    let mean: Tensor | undefined;
+    let score: Tensor | undefined;
+    const context: ModelContext = {
+      signal,
+      get out() {
+        if (score === undefined) owned.push((score = Tensor.empty(dims, { device: place.modelDevice(model) })));
+        return score;
+      },
+    };
+    const shape = batchShape(operand(sample, 'sample'));
+    const place = run.device === 'cpu' ? new Host(generators, sample.size) : new OnDevice(run.device, generators, dims);
+    assertGoesOn(signal);
+    await place.run(planRandn(generators, operand(sample, 'sample'), shape, config.sigmaMax), 0, []);
+
+    const scoreAt = async (index: number): Promise<TensorLike> => {
+      assertGoesOn(signal);
+      const sigma = new Tensor('float32', new Float32Array(shape.rows).fill(sigmas[index]!), [shape.rows]);
+      const score = await place.score(model, sample, (x) => model(x, sigma, inputs, context));
+      calls++;
+      assertGoesOn(signal);
+      checkedScore(score, dims, sample);
+      return score;
+    };
+    const assertFinite = (call: number | undefined): void => {
+      if (call === undefined) return;
+      const index = Math.floor(call / perStep);
       throw new ScoreSdeError(
         'ERR_NON_FINITE',
-        `step ${index} of ${total} (sigma ${sigmas[index]}): the ${what} gave values that are not finite; ` +
-          'the model returned NaN, infinity, or a score of zero',
+        `step ${index} of ${total} (sigma ${sigmas[index]}): the ${call % perStep < config.correctSteps ? 'corrector' : 'predictor'} ` +
+          'gave values that are not finite; the model returned NaN, infinity, or a score of zero',
       );
-    spare = run.inPlace ? sample : Tensor.empty(dims);
-    sample = result.prevSample;
-  };
+    };
+    /** Runs a kernel, whose result is the next sample. */
+    const advance = async ({ call, result }: Advance, ...used: unknown[]): Promise<void> => {
+      assertFinite(await place.run(call, calls - 1, used));
+      spare = run.inPlace ? sample : undefined;
+      sample = result.prevSample;
+    };
 
-  for (let index = 0; index < total; index++) {
-    const sigma = sigmas[index]!;
-    for (let k = 0; k < config.correctSteps; k++) {
+    for (let index = 0; index < total; index++) {
+      const sigma = sigmas[index]!;
+      for (let k = 0; k < config.correctSteps; k++) {
+        const draw = place.draw();
+        const score = await scoreAt(index);
+        const noise = await draw;
+        const options = { ...noise, stepSize, sigma, out: (spare ??= own()) };
+        const plan = planStepCorrect(config.snr, score, sample, options, place.mark(calls - 1));
+        await advance(plan, noise.noise, place.passing(score));
+      }
+      const draw = place.draw();
       const score = await scoreAt(index);
-      const options = { generator, stepSize, sigma, out: spare };
-      await advance(planStepCorrect(config.snr, score, sample, options), index, 'corrector');
+      const noise = await draw;
+      mean = run.inPlace ? (mean ?? own()) : own();
+      const options = { ...noise, out: (spare ??= own()), outMean: mean };
+      const plan = planStepPred(schedule, score, timesteps[index]!, sample, options, place.mark(calls - 1));
+      await advance(plan, noise.noise, place.passing(score));
+      assertFinite(await place.settle(index === total - 1));
+      yield { index, total, timestep: timesteps[index]!, sigma, calls, sample: viewOf(sample), mean: viewOf(mean) };
     }
-    const score = await scoreAt(index);
-    if (!run.inPlace) mean = Tensor.empty(dims);
-    const options = { generator, out: spare, outMean: mean };
-    await advance(planStepPred(schedule, score, timesteps[index]!, sample, options), index, 'predictor');
-    // A turn of the event loop: neither kernels on this thread nor the ends of those on others, which Node takes up to a
-    // thousand at a time, keep it from the rest of the process.
-    await new Promise(setImmediate);
-    yield { index, total, timestep: timesteps[index]!, sigma, calls, sample: viewOf(sample), mean: viewOf(mean) };
+  } finally {
+    for (const tensor of owned) tensor.dispose();
   }
 }
 
 type Advance = Plan<'stepPred' | 'stepCorrect', { prevSample: Tensor }>;
 
-function assertGoesOn(signal: AbortSignal | undefined): void {
+/** AbortError where the run's signal says so. */
+export function assertGoesOn(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw new AbortError(signal);
-}
-
-/** ERR_MODEL unless the model returned a score for these states. */
-function checkedScore(score: TensorLike, dims: readonly number[]): TensorLike {
-  try {
-    assertSameDims(operand(score, 'the score'), { name: 'the sample', dims });
-    return score;
-  } catch (cause) {
-    throw new ScoreSdeError('ERR_MODEL', `the model's result does not fit: ${(cause as Error).message}`, { cause });
-  }
-}
-
-/** For a reader who may dispose what it is given. */
-export function viewOf(tensor: Tensor): Tensor {
-  return new Tensor(tensor.type, tensor.data, tensor.dims);
 }

@@ -2,23 +2,27 @@ import { randomInt } from 'node:crypto';
 import { resolveDevice } from '../devices';
 import { assertOptions, ScoreSdeError, show } from '../errors';
 import { toPng, type PngOptions } from '../image/png';
+import { loadOptions, type OnnxModelOptions } from '../models/onnx';
 import { loadPretrained } from '../models/pretrained';
-import type { ModelInputs, ScoreModel } from '../models/model';
+import { assertInputs, type ModelInputs, type ScoreModel } from '../models/model';
 import { Dtype, StepSizeCode, type StepSize } from '../native';
 import { KernelCall } from '../native/call';
+import { bufferOf } from '../native/memory';
 import { seedOf } from '../random/engine';
 import { Generator, generatorsOf } from '../random/generator';
 import { inferenceSchedule } from '../scheduler/schedule';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
+import { operand } from '../tensor/operand';
 import { sizeOfDims, Tensor } from '../tensor/tensor';
-import { predictorCorrector, viewOf, type Run, type SamplingStep } from './loop';
+import { assertGoesOn, predictorCorrector, type Run, type SamplingStep } from './loop';
+import { takesDevice, viewOf } from './place';
 
 export interface PipelineOptions {
   scheduler: ScoreSdeVeScheduler;
   model: ScoreModel;
   /** The dims of one sample, as [3, 32, 32]. */
   sampleShape: readonly number[];
-  /** Where the samples lie: 'cpu' (default) or 'auto'. */
+  /** Where the samples lie: 'cpu', 'cuda', 'cuda:N', or 'auto' (default): a CUDA device where there is one and the model works on it. */
   device?: string;
 }
 
@@ -47,10 +51,21 @@ export interface RunOptions extends StepsOptions {
   onStep?: (step: SamplingStep) => unknown;
 }
 
+const runOptions = [
+  'batchSize',
+  'numInferenceSteps',
+  'seed',
+  'generator',
+  'stepSize',
+  'modelInputs',
+  'signal',
+  'onStep',
+] as const satisfies (keyof RunOptions)[];
+
 /** What a run made. */
 export class SamplingResult {
   constructor(
-    /** [B, C, H, W] float32: the mean of the last step, clamped to [0, 1]. */
+    /** [B, C, H, W] float32: the mean of the last step, clamped to [0, 1]; where the samples lay. */
     readonly images: Tensor,
     /** Calls of the model. */
     readonly calls: number,
@@ -87,7 +102,7 @@ export class ScoreSdeVePipeline {
 
   /** @throws ScoreSdeError ERR_CONFIG, ERR_SHAPE, ERR_CUDA_UNAVAILABLE */
   constructor(options: PipelineOptions) {
-    assertOptions(options);
+    assertOptions(options, ['scheduler', 'model', 'sampleShape', 'device']);
     const { scheduler, model, sampleShape, device } = options;
     if (!(scheduler instanceof ScoreSdeVeScheduler))
       throw new ScoreSdeError('ERR_CONFIG', `scheduler must be a ScoreSdeVeScheduler, got ${show(scheduler)}`);
@@ -98,19 +113,22 @@ export class ScoreSdeVePipeline {
     this.scheduler = scheduler;
     this.model = model;
     this.sampleShape = Object.freeze(Array.from(sampleShape));
-    this.device = resolveDevice(device ?? 'auto');
+    const place = resolveDevice(device ?? 'auto');
+    // A model that would have its states brought to the CPU and back is not the better for a device.
+    this.device = (device ?? 'auto') === 'auto' && !takesDevice(model, place) ? 'cpu' : place;
   }
 
   /**
    * A pipeline from a folder as diffusers saves it, with the network as unet/model.onnx; 'digits' is the built-in model.
-   * Needs onnxruntime-node.
+   * Needs onnxruntime-node, or ONNX Runtime's library by another path.
+   * @param options device, and what {@link OnnxModel.load} takes
    * @throws ScoreSdeError ERR_CONFIG, ERR_IO, ERR_MODEL, ERR_CUDA_UNAVAILABLE
    */
-  static async fromPretrained(dir: string, options: { device?: string } = {}): Promise<ScoreSdeVePipeline> {
-    assertOptions(options);
+  static async fromPretrained(dir: string, options: OnnxModelOptions = {}): Promise<ScoreSdeVePipeline> {
+    assertOptions(options, loadOptions);
     const { device } = options;
     resolveDevice(device ?? 'auto');
-    return new ScoreSdeVePipeline({ ...(await loadPretrained(dir)), device });
+    return new ScoreSdeVePipeline({ ...(await loadPretrained(dir, options)), device });
   }
 
   /**
@@ -119,20 +137,23 @@ export class ScoreSdeVePipeline {
    *   ERR_MODEL and what the model or onStep throws during it
    */
   async run(options: RunOptions = {}): Promise<SamplingResult> {
-    assertOptions(options);
+    assertOptions(options, runOptions);
     const { onStep } = options;
     if (onStep !== undefined && typeof onStep !== 'function')
       throw new ScoreSdeError('ERR_CONFIG', `onStep must be a function, got ${show(onStep)}`);
     const start = performance.now();
     const run = this.#prepare(options);
-    let last: SamplingStep;
+    let images!: Tensor;
+    let calls = 0;
     for await (const step of predictorCorrector({ ...run, inPlace: onStep === undefined })) {
-      last = { ...step, mean: viewOf(step.mean) };
+      const mean = viewOf(step.mean); // onStep may dispose the step's own
       await onStep?.(step);
+      assertGoesOn(run.signal);
+      if (step.index === step.total - 1) images = await clamped(mean);
+      calls = step.calls;
     }
-    const { mean, calls, total } = last!;
-    const images = await clamped(mean);
-    return new SamplingResult(images, calls, total, run.seed, this.device, (performance.now() - start) / 1000);
+    const seconds = (performance.now() - start) / 1000;
+    return new SamplingResult(images, calls, run.schedule.sigmas.length, run.seed, this.device, seconds);
   }
 
   /**
@@ -149,7 +170,7 @@ export class ScoreSdeVePipeline {
   }
 
   #prepare(options: StepsOptions): Prepared {
-    assertOptions(options);
+    assertOptions(options, runOptions);
     const { config } = this.scheduler;
     const { batchSize = 1, numInferenceSteps = config.numTrainTimesteps, modelInputs = {}, signal } = options;
     if (!Number.isInteger(batchSize) || batchSize < 1)
@@ -158,11 +179,7 @@ export class ScoreSdeVePipeline {
       throw new ScoreSdeError('ERR_RANGE', 'numInferenceSteps must be an integer from 1 to 2^24, got 0');
     if (signal !== undefined && typeof signal?.aborted !== 'boolean')
       throw new ScoreSdeError('ERR_CONFIG', `signal must be an AbortSignal, got ${show(signal)}`);
-    if (modelInputs === null || typeof modelInputs !== 'object' || Array.isArray(modelInputs))
-      throw new ScoreSdeError(
-        'ERR_CONFIG',
-        `modelInputs must be an object of inputs by name, got ${show(modelInputs)}`,
-      );
+    assertInputs(modelInputs, 'modelInputs');
     const dims = [batchSize, ...this.sampleShape];
     sizeOfDims(dims, 'the batch');
     const { seed, generators } = sourceOf(options, batchSize);
@@ -181,6 +198,7 @@ export class ScoreSdeVePipeline {
       generators,
       seed,
       stepSize,
+      device: this.device,
       signal,
     };
   }
@@ -193,15 +211,15 @@ function sourceOf({ seed, generator }: StepsOptions, batchSize: number) {
       throw new ScoreSdeError('ERR_CONFIG', 'seed and generator were both given: the draws come from one of them');
     return { seed: undefined, generators: generatorsOf(generator, batchSize) };
   }
-  const first = seedOf(seed ?? randomInt(2 ** 32));
+  const first = seedOf(seed === undefined ? randomInt(2 ** 32) : seed);
   const generators = Array.from({ length: batchSize }, (_, k) => new Generator(BigInt.asUintN(64, first + BigInt(k))));
   return { seed: first, generators };
 }
 
 async function clamped(mean: Tensor): Promise<Tensor> {
-  const images = Tensor.empty(mean.dims);
-  const [input, output] = [mean.data as Float32Array, images.data];
-  const access = { reads: [input.buffer], writes: [output.buffer] };
-  await new KernelCall('clamp', () => [input.length, input, Dtype.float32, output, Dtype.float32], access).runAsync();
+  const images = Tensor.empty(mean.dims, { device: mean.device });
+  const [input, output] = [operand(mean, 'mean').memory, operand(images, 'images').memory];
+  const access = { reads: [bufferOf(input)], writes: [bufferOf(output)] };
+  await new KernelCall('clamp', () => [mean.size, input, Dtype.float32, output, Dtype.float32], access).runAsync();
   return images;
 }

@@ -4,7 +4,7 @@ import { isLosslessNumber, LosslessNumber, parse } from 'lossless-json';
 import { ScoreSdeError, show } from '../errors';
 import { readTextIfFile, writeWhole } from '../files';
 
-/** The parameters of a ScoreSdeVeScheduler: diffusers' names in camelCase. Ranges: see {@link resolveConfig}. */
+/** The parameters of a ScoreSdeVeScheduler: diffusers' names in camelCase. */
 export interface SchedulerConfig {
   /** Entries of the tables that the constructor makes: an integer from 0 to 2^24. Default 2000. */
   readonly numTrainTimesteps: number;

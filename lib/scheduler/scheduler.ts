@@ -94,8 +94,10 @@ export class ScoreSdeVeScheduler {
   /** A scheduler from the scheduler_config.json of a folder, or of its `subfolder`. ERR_CONFIG, ERR_IO. */
   static async fromPretrained(
     dir: string,
-    { subfolder, ...overrides }: { subfolder?: string } & Partial<SchedulerConfig> = {},
+    options: { subfolder?: string } & Partial<SchedulerConfig> = {},
   ): Promise<ScoreSdeVeScheduler> {
+    assertOptions(options);
+    const { subfolder, ...overrides } = options;
     return ScoreSdeVeScheduler.#of(await readConfig(dir, subfolder, overrides));
   }
 
@@ -147,8 +149,10 @@ export class ScoreSdeVeScheduler {
   /**
    * Sets the timesteps to linspace(1, samplingEps, count), and nothing else: call setSigmas after it.
    * @param count 0 to 2^24
-   * @param options samplingEps: the last timestep, finite, the config's unless given; a warning says where it is not between 0 and 1/(count - 1)
-   * @throws ScoreSdeError ERR_RANGE
+   * @param options samplingEps: the last timestep, finite, the config's unless given; a warning says where it is not between 0 and 1/(count - 1).
+   *   device: where the steps are to be made, checked here. The tables stay on the host, where times are looked up, and
+   *   a step takes the levels that it needs along to wherever its states lie, so that no device need wait for the host.
+   * @throws ScoreSdeError ERR_RANGE; ERR_CONFIG, ERR_CUDA_UNAVAILABLE (device)
    */
   setTimesteps(count: number, options: { samplingEps?: number; device?: string } = {}): void {
     assertOptions(options);

@@ -1,9 +1,19 @@
 import { assertOptions, ScoreSdeError, show } from '../errors';
-import { Dtype, NoiseKind, StepSizeCode, type Noise, type StepSize } from '../native';
-import { KernelCall, type Kernel } from '../native/call';
+import { Dtype, NoiseKind, StepSizeCode, type Mark, type Noise, type StepSize } from '../native';
+import { KernelCall, type Call, type Kernel } from '../native/call';
+import { bufferOf, DeviceMemory, placeOf } from '../native/memory';
 import type { Access } from '../native/order';
-import { Generator, generatorsOf } from '../random/generator';
-import { assertOutputs, assertSameDims, batchShape, operand, target, type Operand } from '../tensor/operand';
+import { Generator, generatorsOf, planRandn } from '../random/generator';
+import {
+  assertOnePlace,
+  assertOutputs,
+  assertSameDims,
+  batchShape,
+  bytesPerElement,
+  operand,
+  target,
+  type Operand,
+} from '../tensor/operand';
 import type { Tensor, TensorLike } from '../tensor/tensor';
 import { assertPerRow, indicesOf, numbersOf, perRow, type PerSample } from '../tensor/numbers';
 import { adjacentSigma, indexOf, type Schedule } from './schedule';
@@ -48,13 +58,28 @@ export interface Plan<K extends Kernel, Result> {
 interface NoisePlan {
   take(): Noise;
   inputs: Operand[];
-  states: ArrayBufferLike[];
+  states: object[];
+  /** On a device, where a serial stream is drawn on the host: the draw, and the end of the memory that it went to. */
+  before?: Call<unknown>;
+  after?: () => void;
 }
 
 function planNoise(options: NoiseOptions, like: Operand, drawn: Dtype): NoisePlan {
   const { rows, cols } = batchShape(like);
   if (options.noise === undefined) {
     const generators = generatorsOf(options.generator, rows);
+    if (like.memory instanceof DeviceMemory && generators[0]!.engine === 'torch') {
+      const { device, length } = like.memory;
+      const memory = DeviceMemory.allocate(device, length, bytesPerElement(drawn));
+      const given = { ...like, name: 'noise', memory, type: drawn };
+      return {
+        take: () => [NoiseKind.given, memory, drawn],
+        inputs: [given],
+        states: [],
+        before: planRandn(generators, given, { rows, cols }),
+        after: () => memory.release(),
+      };
+    }
     return {
       take: () => Generator.reserve(generators, rows, cols, drawn),
       inputs: [],
@@ -68,9 +93,15 @@ function planNoise(options: NoiseOptions, like: Operand, drawn: Dtype): NoisePla
   return { take: () => [NoiseKind.given, given.memory, given.type], inputs: [given], states: [] };
 }
 
-function accessOf(inputs: Operand[], outputs: Operand[], states: ArrayBufferLike[]): Access {
-  return { reads: inputs.map((o) => o.memory.buffer), writes: [...outputs.map((o) => o.memory.buffer), ...states] };
+function accessOf(inputs: Operand[], outputs: Operand[], states: object[]): Access {
+  return {
+    reads: inputs.map((o) => bufferOf(o.memory)),
+    writes: [...outputs.map((o) => bufferOf(o.memory)), ...states],
+  };
 }
+
+/** A new result lies where the sample does. */
+const on = (x: Operand) => ({ device: placeOf(x.memory) });
 
 /** The predictor: a step of the reverse diffusion SDE (Song et al. 2021, algorithm 2, eq. 46). */
 export function planStepPred(
@@ -79,6 +110,7 @@ export function planStepPred(
   timestep: PerSample,
   sample: TensorLike,
   options: StepPredOptions,
+  mark: Mark = [],
 ): Plan<'stepPred', { prevSample: Tensor; prevSampleMean: Tensor | undefined }> {
   assertOptions(options);
   const x = operand(sample, 'sample');
@@ -89,12 +121,15 @@ export function planStepPred(
   const { discreteSigmas } = schedule;
   const sigma = perRow(indices.map((i) => discreteSigmas[i]!));
   const adjacent = perRow(indices.map((i) => adjacentSigma(discreteSigmas, i)));
+  if (options.returnMean === false && options.outMean !== undefined)
+    throw new ScoreSdeError('ERR_CONFIG', 'outMean was given and returnMean is false: is the mean wanted?');
+  assertOnePlace([x, m]);
   const noise = planNoise(options, x, x.type);
-  const out = target(options.out, x, 'out');
-  const mean =
-    options.returnMean === false && options.outMean === undefined ? undefined : target(options.outMean, x, 'outMean');
+  const out = target(options.out, x, 'out', on(x));
+  const mean = options.returnMean === false ? undefined : target(options.outMean, x, 'outMean', on(x));
   const inputs = [x, m, ...noise.inputs];
   const outputs = mean ? [out.operand, mean.operand] : [out.operand];
+  assertOnePlace([...inputs, ...outputs]);
   assertOutputs(outputs, inputs);
   const call = new KernelCall(
     'stepPred',
@@ -112,10 +147,26 @@ export function planStepPred(
       out.operand.type,
       mean?.operand.memory ?? null,
       mean?.operand.type ?? Dtype.float32,
+      ...mark,
     ],
     accessOf(inputs, outputs, noise.states),
+    noise.before,
+    noise.after,
   );
   return { call, result: { prevSample: out.tensor, prevSampleMean: mean?.tensor } };
+}
+
+/** The sigmas of 'ald'. ERR_CONFIG where there are none, ERR_RANGE where one is no noise level. */
+function noiseLevels(sigma: PerSample | undefined, rows: number): number[] {
+  if (sigma === undefined)
+    throw new ScoreSdeError(
+      'ERR_CONFIG',
+      "stepSize 'ald' needs sigma, a number or one for each sample, in the options",
+    );
+  const levels = numbersOf(sigma, rows, 'sigma');
+  const wrong = levels.find((level) => !(level >= 0 && level < Infinity));
+  if (wrong !== undefined) throw new ScoreSdeError('ERR_RANGE', `sigma must be finite and not negative, got ${wrong}`);
+  return levels;
 }
 
 /** The corrector: a step of Langevin dynamics (Song et al. 2021, algorithm 4). */
@@ -124,6 +175,7 @@ export function planStepCorrect(
   modelOutput: TensorLike,
   sample: TensorLike,
   options: StepCorrectOptions,
+  mark: Mark = [],
 ): Plan<'stepCorrect', { prevSample: Tensor }> {
   assertOptions(options);
   const x = operand(sample, 'sample');
@@ -134,15 +186,12 @@ export function planStepCorrect(
   const stepSize = options.stepSize ?? 'batch';
   if (typeof stepSize !== 'string' || !Object.hasOwn(StepSizeCode, stepSize))
     throw new ScoreSdeError('ERR_CONFIG', `stepSize must be 'batch', 'sample', 'dim' or 'ald', got ${show(stepSize)}`);
-  if (stepSize === 'ald' && options.sigma === undefined)
-    throw new ScoreSdeError(
-      'ERR_CONFIG',
-      "stepSize 'ald' needs sigma, a number or one for each sample, in the options",
-    );
-  const sigma = stepSize === 'ald' ? perRow(numbersOf(options.sigma, rows, 'sigma')) : null;
+  const sigma = stepSize === 'ald' ? perRow(noiseLevels(options.sigma, rows)) : null;
+  assertOnePlace([x, m]);
   const noise = planNoise(options, x, Dtype.float32);
-  const out = target(options.out, x, 'out');
+  const out = target(options.out, x, 'out', on(x));
   const inputs = [x, m, ...noise.inputs];
+  assertOnePlace([...inputs, out.operand]);
   assertOutputs([out.operand], inputs);
   const call = new KernelCall(
     'stepCorrect',
@@ -159,8 +208,11 @@ export function planStepCorrect(
       sigma,
       out.operand.memory,
       out.operand.type,
+      ...mark,
     ],
     accessOf(inputs, [out.operand], noise.states),
+    noise.before,
+    noise.after,
   );
   return { call, result: { prevSample: out.tensor } };
 }
@@ -193,14 +245,17 @@ export function planAddNoise(
     return sigma;
   });
   const source = planNoise({ ...options, noise: noise ?? undefined }, x, x.type);
-  const out = target(options.out, x, 'out');
+  const out = target(options.out, x, 'out', on(x));
   const inputs = [x, ...source.inputs];
+  assertOnePlace([...inputs, out.operand]);
   assertOutputs([out.operand], inputs);
   const sigma = perRow(levels);
   const call = new KernelCall(
     'addNoise',
     () => [rows, cols, x.memory, x.type, ...source.take(), sigma, out.operand.memory, out.operand.type],
     accessOf(inputs, [out.operand], source.states),
+    source.before,
+    source.after,
   );
   return { call, result: out.tensor };
 }

@@ -1,11 +1,12 @@
 import { reasonOf, ScoreSdeError, show } from '../errors';
 import { Dtype, type StateMemory } from '../native';
+import { DeviceMemory, placeOf, type Memory } from '../native/memory';
 import { sizeOfDims, Tensor, typedData, type TensorLike } from './tensor';
 
 /** A state as the kernels take it. */
 export interface Operand {
   name: string;
-  memory: StateMemory;
+  memory: Memory;
   type: Dtype;
   dims: readonly number[];
 }
@@ -22,6 +23,11 @@ export function stateDtype(type: unknown, name: string): Dtype {
   return Dtype[type as StateType];
 }
 
+/** The name of a Dtype. */
+export function stateTypeOf(type: Dtype): StateType {
+  return (Object.keys(Dtype) as StateType[])[type]!;
+}
+
 /** Row-major order without gaps, for objects that know strides (in elements). */
 function isContiguous(dims: readonly number[], strides: unknown): boolean {
   if (!Array.isArray(strides) && !ArrayBuffer.isView(strides)) return true;
@@ -34,12 +40,17 @@ function isContiguous(dims: readonly number[], strides: unknown): boolean {
   return true;
 }
 
-/** Node-API hands out no memory that threads share. ERR_DTYPE. */
-function notShared(memory: StateMemory, name: string): StateMemory {
-  if (memory.buffer instanceof ArrayBuffer) return memory;
-  // It may still be one of another realm.
-  if (Object.prototype.toString.call(memory.buffer) === '[object SharedArrayBuffer]')
-    throw new ScoreSdeError('ERR_DTYPE', `${name} must lie in an ArrayBuffer, got a SharedArrayBuffer`);
+/** Node-API hands out no memory that threads share, and memory that shrinks must not be worked on. ERR_DTYPE. */
+function fixed(memory: StateMemory, name: string): StateMemory {
+  const { buffer } = memory as { buffer: ArrayBufferLike & { resizable?: boolean } };
+  // An ArrayBuffer may be one of another realm.
+  const isShared =
+    !(buffer instanceof ArrayBuffer) && Object.prototype.toString.call(buffer) === '[object SharedArrayBuffer]';
+  if (isShared || buffer.resizable)
+    throw new ScoreSdeError(
+      'ERR_DTYPE',
+      `${name} must lie in an ArrayBuffer of fixed size, got a ${isShared ? 'SharedArrayBuffer' : 'resizable one'}`,
+    );
   return memory;
 }
 
@@ -48,7 +59,9 @@ export function operand(value: TensorLike, name: string): Operand {
   if (value instanceof Tensor) {
     if (value.disposed) throw new ScoreSdeError('ERR_DISPOSED', `${name} is a disposed tensor`);
     const dtype = stateDtype(value.type, name);
-    return { name, memory: notShared(value.data as StateMemory, name), type: dtype, dims: value.dims };
+    const { memory } = value as { memory: Memory };
+    const checked = memory instanceof DeviceMemory ? memory : fixed(memory, name);
+    return { name, memory: checked, type: dtype, dims: value.dims };
   }
   if (value === null || typeof value !== 'object' || !('dims' in value) || !('data' in value))
     throw new ScoreSdeError(
@@ -74,7 +87,7 @@ export function operand(value: TensorLike, name: string): Operand {
       'ERR_SHAPE',
       `${name} must be contiguous in row-major order, got strides ${show((value as { strides?: unknown }).strides)}`,
     );
-  return { name, memory: notShared(data as StateMemory, name), type: dtype, dims: value.dims };
+  return { name, memory: fixed(data as StateMemory, name), type: dtype, dims: value.dims };
 }
 
 /** ERR_SHAPE unless both have the same dims. */
@@ -96,7 +109,24 @@ export function batchShape({ name, dims, memory }: Operand): { rows: number; col
   return { rows, cols: rows === 0 ? 0 : memory.length / rows };
 }
 
-function overlaps(a: StateMemory, b: StateMemory): boolean {
+/** Bytes of an element. */
+export function bytesPerElement(type: Dtype): number {
+  return type === Dtype.float32 ? 4 : 2;
+}
+
+/** ERR_CONFIG unless all lie on the host, or on one device. */
+export function assertOnePlace(operands: readonly Operand[]): void {
+  const [first, ...rest] = operands;
+  const place = placeOf(first!.memory);
+  for (const { name, memory } of rest)
+    if (placeOf(memory) !== place)
+      throw new ScoreSdeError(
+        'ERR_CONFIG',
+        `${name} must lie where ${first!.name} does, on ${place}, got a tensor on ${placeOf(memory)}: to() moves one`,
+      );
+}
+
+function overlaps(a: Memory, b: Memory): boolean {
   return (
     a.buffer === b.buffer && a.byteOffset < b.byteOffset + b.byteLength && b.byteOffset < a.byteOffset + a.byteLength
   );
@@ -119,6 +149,12 @@ export function assertOutputs(outputs: Operand[], inputs: Operand[]): void {
   });
 }
 
+/** ERR_ALIAS where an output shares memory with an input, even exactly: for work that reads to the end what it begins to write. */
+export function assertApart(output: Operand, input: Operand): void {
+  if (overlaps(output.memory, input.memory))
+    throw new ScoreSdeError('ERR_ALIAS', `${output.name} and ${input.name} overlap: each needs memory of its own`);
+}
+
 /** Where a result goes: the caller's `out`, or a new tensor. */
 export function target(
   out: TensorLike | undefined,
@@ -132,9 +168,11 @@ export function target(
   }
   const given = operand(out, name);
   assertSameDims(given, like);
-  const typeName = (Object.keys(Dtype) as StateType[])[given.type]!;
+  if (given.memory instanceof DeviceMemory && given.memory.readOnly)
+    throw new ScoreSdeError('ERR_CONFIG', `${name} lies in memory that its owner lends to be read alone`);
   return {
     operand: given,
-    tensor: out instanceof Tensor ? (out as Tensor) : new Tensor(typeName, given.memory as never, given.dims),
+    tensor:
+      out instanceof Tensor ? (out as Tensor) : new Tensor(stateTypeOf(given.type), given.memory as never, given.dims),
   };
 }

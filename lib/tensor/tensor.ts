@@ -1,7 +1,9 @@
 import { resolveDevice } from '../devices';
 import { assertOptions, ScoreSdeError, show } from '../errors';
 import { native } from '../native';
+import { DeviceMemory } from '../native/memory';
 import { assertIdle, inOrder, isBusy } from '../native/order';
+import type { CudaArrayInterface, IpcHandle, PointerOptions, StreamOptions } from './sharing';
 
 export interface DataTypes {
   float32: Float32Array;
@@ -100,6 +102,10 @@ export function typedData(data: unknown, type: unknown, name: string): { data: T
 /**
  * A dense, row-major array of numbers with the face of onnxruntime's tensor, so that either serves where the other is
  * expected. Made by this package its memory is 64-byte aligned and freed by `dispose()`; made from data it is a view.
+ *
+ * Memory that nobody disposes is freed after garbage collection, and no sooner than the event loop's next turn: a long
+ * loop without `await` should pass `out`, or dispose. Memory must not be transferred to another thread while an
+ * asynchronous call works on it.
  */
 export class Tensor<T extends TensorType = TensorType> implements TensorLike {
   readonly type: T;
@@ -107,10 +113,10 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
   /** Number of elements. */
   readonly size: number;
   /** Where the memory lies, in onnxruntime's words. */
-  readonly location = 'cpu';
-  /** Where the memory lies, in this package's words. */
-  readonly device = 'cpu';
-  #data: DataTypes[T] | undefined;
+  readonly location: 'cpu' | 'gpu-buffer';
+  /** Where the memory lies, in this package's words: 'cpu', 'cuda:0'. */
+  readonly device: string;
+  #data: DataTypes[T] | DeviceMemory | undefined;
   #owned = false;
 
   /**
@@ -123,13 +129,16 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
   constructor(data: DataTypes[T], dims: readonly number[]);
   constructor(...args: [unknown, unknown, unknown] | [unknown, unknown]) {
     const [type, given, dims] = args.length < 3 ? [undefined, args[0], args[1]] : args;
+    this.location = given instanceof DeviceMemory ? 'gpu-buffer' : 'cpu';
+    this.device = given instanceof DeviceMemory ? given.device : 'cpu';
     if (Array.isArray(given) && type === 'float32' && given.some((v) => typeof v !== 'number'))
       throw new ScoreSdeError(
         'ERR_DTYPE',
         `tensor.data must hold numbers, got ${show(given.find((v) => typeof v !== 'number'))}`,
       );
     const values = Array.isArray(given) && type === 'float32' ? Float32Array.from(given as number[]) : given;
-    const { data, type: actual } = typedData(values, type, 'tensor');
+    const { data, type: actual } =
+      values instanceof DeviceMemory ? { data: values, type } : typedData(values, type, 'tensor');
     const size = sizeOfDims(dims, 'dims');
     if (size !== data.length)
       throw new ScoreSdeError(
@@ -139,7 +148,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     this.type = actual as T;
     this.dims = Object.freeze(Array.from(dims as number[]));
     this.size = size;
-    this.#data = data as DataTypes[T];
+    this.#data = data as DataTypes[T] | DeviceMemory;
   }
 
   /** A tensor of its own memory, not cleared. */
@@ -152,12 +161,27 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     if (typeof type !== 'string' || !Object.hasOwn(arrays, type))
       throw new ScoreSdeError('ERR_DTYPE', `type must be one of ${Object.keys(arrays).join(', ')}, got ${show(type)}`);
     const array = arrays[type];
-    resolveDevice(options.device);
+    const device = resolveDevice(options.device);
     const size = sizeOfDims(dims, 'dims');
+    if (device !== 'cpu') return Tensor.#own(type, DeviceMemory.allocate(device, size, array.BYTES_PER_ELEMENT), dims);
     const buffer = native.allocate(size * array.BYTES_PER_ELEMENT);
-    const tensor = new Tensor(type, new array(buffer), dims);
+    return Tensor.#own(type, new array(buffer), dims);
+  }
+
+  static #own<T extends TensorType>(type: T, memory: DataTypes[T] | DeviceMemory, dims: readonly number[]): Tensor<T> {
+    const tensor = new Tensor<T>(type, memory as DataTypes[T], dims);
     tensor.#owned = true;
     return tensor;
+  }
+
+  /** @internal A tensor in memory of a device's. */
+  static onDevice<T extends TensorType>(type: T, memory: DeviceMemory, dims: readonly number[]): Tensor<T> {
+    return Tensor.#own(type, memory, dims);
+  }
+
+  /** @internal Bytes of an element. */
+  static bytesOf(type: TensorType): number {
+    return arrays[type].BYTES_PER_ELEMENT;
   }
 
   /** A tensor of zeros. */
@@ -166,40 +190,80 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     options: TensorOptions & { type?: T } = {},
   ): Tensor<T> {
     const tensor = Tensor.empty(dims, options);
-    new Uint8Array(tensor.data.buffer).fill(0);
+    const { memory } = tensor;
+    if (memory instanceof DeviceMemory) native.deviceClear(memory.handle);
+    else new Uint8Array(memory.buffer).fill(0);
     return tensor;
   }
 
-  /** The elements; ERR_DISPOSED once the tensor is disposed. */
+  /** @internal The elements where they lie. ERR_DISPOSED. */
+  get memory(): DataTypes[T] | DeviceMemory {
+    if (this.disposed) throw new ScoreSdeError('ERR_DISPOSED', `the tensor [${this.dims.join(', ')}] is disposed`);
+    return this.#data!;
+  }
+
+  /** The elements. ERR_DISPOSED once the tensor is disposed, ERR_STATE where it lies on a device. */
   get data(): DataTypes[T] {
-    if (this.#data?.length !== this.size)
-      throw new ScoreSdeError('ERR_DISPOSED', `the tensor [${this.dims.join(', ')}] is disposed`);
-    return this.#data;
+    const { memory } = this;
+    if (memory instanceof DeviceMemory)
+      throw new ScoreSdeError(
+        'ERR_STATE',
+        `the tensor [${this.dims.join(', ')}] lies on ${this.device}: await its getData(), or to('cpu')`,
+      );
+    return memory;
   }
 
   /** Whether the memory has been given back, by this tensor or by whom it belongs to. */
   get disposed(): boolean {
-    return this.#data?.length !== this.size;
+    const data = this.#data;
+    return data instanceof DeviceMemory ? data.released : data?.length !== this.size;
   }
 
-  /** The elements, after whatever asynchronous work on them has ended. */
+  /** The elements, after whatever asynchronous work on them has ended; of a tensor on a device, a copy as it is now. */
   async getData(): Promise<DataTypes[T]> {
-    return inOrder({ reads: [this.data.buffer], writes: [] }, async () => this.data);
+    const { memory } = this;
+    if (!(memory instanceof DeviceMemory))
+      return inOrder({ reads: [memory.buffer], writes: [] }, async () => this.data);
+    const array = arrays[this.type];
+    const copy = new array(native.allocate(memory.byteLength));
+    await whenIdle(memory, () => native.deviceDownloadAsync(memory.handle, copy));
+    return copy;
   }
 
-  /** This tensor where it lies there already, else a copy on `device`. */
+  /** This tensor where it lies there already, else a copy on `device`. ERR_CONFIG, ERR_CUDA_UNAVAILABLE, ERR_MEMORY. */
   async to(device: string): Promise<Tensor<T>> {
-    resolveDevice(device);
-    await this.getData();
-    return this;
+    const place = resolveDevice(device);
+    const { memory } = this;
+    if (place === this.device) {
+      await (memory instanceof DeviceMemory ? whenIdle(memory, async () => {}) : this.getData());
+      return this;
+    }
+    if (memory instanceof DeviceMemory) {
+      const onHost = Tensor.empty(this.dims, { type: this.type });
+      await whenIdle(memory, () => native.deviceDownloadAsync(memory.handle, onHost.data));
+      if (place === 'cpu') return onHost;
+      using passing = onHost;
+      return await passing.to(place);
+    }
+    const copy = Tensor.empty(this.dims, { type: this.type, device: place });
+    const to = copy.memory as DeviceMemory;
+    const access = { reads: [memory.buffer], writes: [to] };
+    await inOrder(access, () => native.deviceUploadAsync(to.handle, memory));
+    return copy;
   }
 
-  /** A copy in memory of its own. */
+  /** A copy in memory of its own, in the same place. */
   clone(): Tensor<T> {
-    const source = this.data;
-    assertIdle({ reads: [source.buffer], writes: [] }, 'clone');
+    const { memory } = this;
+    if (memory instanceof DeviceMemory) {
+      assertIdle({ reads: [memory], writes: [] }, 'clone');
+      const { index, length, byteLength } = memory;
+      const copy = new DeviceMemory(native.deviceClone(memory.handle), index, length, byteLength);
+      return Tensor.#own(this.type, copy, this.dims);
+    }
+    assertIdle({ reads: [memory.buffer], writes: [] }, 'clone');
     const copy = Tensor.empty(this.dims, { type: this.type });
-    (copy.data as Uint8Array).set(source as Uint8Array);
+    (copy.data as Uint8Array).set(memory as Uint8Array);
     return copy;
   }
 
@@ -208,13 +272,77 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     const data = this.#data;
     this.#data = undefined;
     if (data === undefined || !this.#owned) return;
-    const buffer = data.buffer as ArrayBuffer;
+    const onDevice = data instanceof DeviceMemory;
+    const buffer = onDevice ? data : data.buffer;
     const access = { reads: [], writes: [buffer] };
-    if (isBusy(access)) void inOrder(access, async () => native.detach(buffer));
-    else native.detach(buffer);
+    const end = () => (onDevice ? data.release() : native.detach(data.buffer as ArrayBuffer));
+    if (isBusy(access)) void inOrder(access, async () => end());
+    else end();
   }
 
   [Symbol.dispose](): void {
     this.dispose();
   }
+
+  /**
+   * A tensor in memory of another owner on a CUDA device, where it lies.
+   * @param pointer The address
+   * @throws ScoreSdeError ERR_CONFIG, ERR_SHAPE, ERR_DTYPE, ERR_CUDA_UNAVAILABLE; ERR_CUDA where it is no device memory
+   */
+  static fromPointer(pointer: bigint, dims: readonly number[], options?: PointerOptions): Tensor {
+    return sharing().fromPointer(pointer, dims, options);
+  }
+
+  /** The CUDA Array Interface, version 3, of a tensor on a device. The tensor must live while it is used. ERR_CONFIG. */
+  get cudaArrayInterface(): CudaArrayInterface {
+    return sharing().cudaArrayInterface(this);
+  }
+
+  /**
+   * This tensor on a device as a DLPack 1 tensor: a Node-API External of a DLManagedTensorVersioned, which belongs to
+   * whoever takes it; its deleter, to be called once on any thread, gives the memory back.
+   * @throws ScoreSdeError ERR_CONFIG (a tensor on the CPU), ERR_STATE (memory of another owner)
+   */
+  toDLPack(options?: StreamOptions): object {
+    return sharing().toDLPack(this, options);
+  }
+
+  /**
+   * Takes such a tensor of another addon and uses it where it lies. Its deleter is called once, when this tensor is
+   * disposed or collected and the device is done with it. One that is lent to be read alone cannot be `out`.
+   * @throws ScoreSdeError ERR_DTYPE (of a type that no tensor has), ERR_SHAPE (not contiguous), ERR_CONFIG (not on a CUDA device): it stays with its maker; ERR_STATE (taken already)
+   */
+  static fromDLPack(external: object, options?: StreamOptions): Tensor {
+    return sharing().fromDLPack(external, options);
+  }
+
+  /**
+   * What opens this tensor's memory in another process of the machine, as JSON. The tensor must live until the other
+   * process has let go, and its work must be done (await getData(), or order by other means) before the other reads.
+   * @throws ScoreSdeError ERR_CONFIG (a tensor on the CPU), ERR_STATE (memory of another owner), ERR_CUDA
+   */
+  toIpcHandle(): IpcHandle {
+    return sharing().toIpcHandle(this);
+  }
+
+  /**
+   * Opens memory of another process on this machine, by what its toIpcHandle gave or CUDA's own handle (docs/guide.md).
+   * To be disposed before that process lets the memory go.
+   * @throws ScoreSdeError ERR_CONFIG (no handle, another device), ERR_DTYPE, ERR_SHAPE (a smaller block), ERR_CUDA
+   */
+  static fromIpcHandle(json: IpcHandle): Tensor {
+    return sharing().fromIpcHandle(json);
+  }
+}
+
+/** Loaded when it is first needed: it makes tensors, too. */
+function sharing() {
+  // eslint-disable-next-line @typescript-eslint/no-require-imports
+  return require('./sharing') as typeof import('./sharing');
+}
+
+/** Starts what a device's stream orders by itself, after what is still to be enqueued. */
+function whenIdle(memory: DeviceMemory, start: () => Promise<void>): Promise<void> {
+  const access = { reads: [memory], writes: [] };
+  return isBusy(access) ? inOrder(access, start) : start();
 }

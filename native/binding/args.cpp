@@ -54,11 +54,63 @@ size_t Args::count() {
   return static_cast<size_t>(value);
 }
 
+namespace {
+
+/// The product of two sizes, of which the bytes can be counted, too.
+size_t product(Napi::Env env, size_t a, size_t b) {
+  if (b != 0 && a > std::numeric_limits<size_t>::max() / 16 / b)
+    fail(env, Status::error("ERR_NATIVE", "the batch is larger than any memory"));
+  return a * b;
+}
+
+}  // namespace
+
 Shape Args::shape() {
   const size_t rows = count(), cols = count();
-  if (cols != 0 && rows > std::numeric_limits<size_t>::max() / 16 / cols)
-    fail(env(), Status::error("ERR_NATIVE", "the batch is larger than any memory"));
+  product(env(), rows, cols);
   return {rows, cols};
+}
+
+std::vector<int64_t> Args::dims() {
+  const Napi::Value value = take();
+  if (!value.IsArray()) fail(env(), Status::error("ERR_NATIVE", "expected dims as argument " + std::to_string(next_)));
+  const Napi::Array list = value.As<Napi::Array>();
+  std::vector<int64_t> dims(list.Length());
+  for (uint32_t i = 0; i < list.Length(); ++i) {
+    const Napi::Value dim = list.Get(i);
+    dims[i] = dim.IsNumber() ? dim.As<Napi::Number>().Int64Value() : -1;
+    if (dims[i] < 0) fail(env(), Status::error("ERR_NATIVE", "expected sizes as argument " + std::to_string(next_)));
+  }
+  return dims;
+}
+
+size_t Args::elements(const std::vector<int64_t>& dims) {
+  size_t size = 1;
+  for (const int64_t dim : dims) size = product(env(), size, static_cast<size_t>(dim));
+  return size;
+}
+
+bool Args::flag() { return take().ToBoolean(); }
+
+std::string Args::text() {
+  const Napi::Value value = take();
+  if (!value.IsString())
+    fail(env(), Status::error("ERR_NATIVE", "expected a string as argument " + std::to_string(next_)));
+  return value.As<Napi::String>();
+}
+
+std::vector<std::pair<std::string, std::string>> Args::texts() {
+  const Napi::Value value = take();
+  if (!value.IsObject())
+    fail(env(), Status::error("ERR_NATIVE", "expected an object as argument " + std::to_string(next_)));
+  const Napi::Object object = value.As<Napi::Object>();
+  const Napi::Array keys = object.GetPropertyNames();
+  std::vector<std::pair<std::string, std::string>> texts;
+  for (uint32_t i = 0; i < keys.Length(); ++i) {
+    const Napi::Value key = keys.Get(i);
+    texts.emplace_back(key.ToString(), object.Get(key).ToString());
+  }
+  return texts;
 }
 
 uint64_t Args::word() { return wordOf(take()); }
@@ -77,7 +129,41 @@ Dtype Args::dtype() {
   return static_cast<Dtype>(static_cast<int>(code));
 }
 
+cuda::Context* Args::context() const {
+  if (context_ != nullptr && onHost_)
+    fail(env(), Status::error("ERR_CONFIG", "the memory of one call must lie in one place, got host and device"));
+  return context_.get();
+}
+
+void* Args::deviceMemoryAt(DeviceMemory& memory, size_t bytes) {
+  if (memory.buffer == nullptr)
+    fail(env(),
+         Status::error("ERR_DISPOSED", "the device memory of argument " + std::to_string(next_) + " is disposed"));
+  if (memory.buffer->bytes < bytes)
+    fail(env(), Status::error("ERR_SHAPE", "expected at least " + std::to_string(bytes) + " bytes, got " +
+                                               std::to_string(memory.buffer->bytes)));
+  if (context_ != nullptr && context_ != memory.context)
+    fail(env(), Status::error("ERR_CONFIG", "the memory of one call must lie in one place, got two devices"));
+  context_ = memory.context;
+  if (!held_.IsEmpty()) shares_.push_back(memory.buffer);
+  return memory.buffer->data;
+}
+
 void* Args::memoryOf(Napi::Value value, size_t bytes, size_t alignment) {
+  void* data = nullptr;
+  if (value.IsTypedArray()) {
+    onHost_ = true;
+    return hostMemoryOf(value, bytes, alignment);
+  }
+  if (DeviceMemory* const memory = deviceMemoryOf(value); memory != nullptr) {
+    data = deviceMemoryAt(*memory, bytes);
+    if (reinterpret_cast<uintptr_t>(data) % alignment == 0) return data;
+    fail(env(), Status::error("ERR_NATIVE", "the memory is not aligned to " + std::to_string(alignment) + " bytes"));
+  }
+  return hostMemoryOf(value, bytes, alignment);
+}
+
+void* Args::hostMemoryOf(Napi::Value value, size_t bytes, size_t alignment) {
   Bytes memory;
   if (!bytesOf(value, memory))
     fail(env(), Status::error("ERR_NATIVE", "expected a typed array as argument " + std::to_string(next_)));
@@ -102,7 +188,14 @@ PerRow Args::perRow(size_t rows) {
   const Napi::Value value = take();
   if (value.IsNull()) return {};
   if (value.IsNumber()) return {{value.As<Napi::Number>().FloatValue()}};
-  const auto* const first = static_cast<const float*>(memoryOf(value, rows * sizeof(float), sizeof(float)));
+  if (DeviceMemory* const memory = value.IsTypedArray() ? nullptr : deviceMemoryOf(value)) {
+    PerRow values;
+    values.device = static_cast<const float*>(deviceMemoryAt(*memory, sizeof(float)));
+    values.each = memory->buffer->bytes > sizeof(float);
+    if (values.each) deviceMemoryAt(*memory, rows * sizeof(float));
+    return values;
+  }
+  const auto* const first = static_cast<const float*>(hostMemoryOf(value, rows * sizeof(float), sizeof(float)));
   return {{first, first + rows}};
 }
 
@@ -133,7 +226,11 @@ Noise Args::noise(Shape shape) {
       noise.philox.resize(memory.length / sizeof(PhiloxStream));
       std::memcpy(noise.philox.data(), memory.data, noise.philox.size() * sizeof(PhiloxStream));
     }
-    expectStreams(noise.philox.size());
+    if (DeviceMemory* const device = list.IsArray() || list.IsTypedArray() ? nullptr : deviceMemoryOf(list)) {
+      noise.device = static_cast<const PhiloxStream*>(deviceMemoryAt(*device, sizeof(PhiloxStream)));
+      noise.deviceStreams = device->buffer->bytes / sizeof(PhiloxStream);
+    }
+    expectStreams(noise.streams());
     noise.type = dtype();
   } else if (kind == 2) {
     noise.kind = Noise::Kind::Torch;
@@ -142,12 +239,18 @@ Noise Args::noise(Shape shape) {
     const Napi::Array states = list.As<Napi::Array>();
     expectStreams(states.Length());
     for (uint32_t i = 0; i < states.Length(); ++i)
-      noise.torch.push_back(static_cast<TorchState*>(memoryOf(states[i], sizeof(TorchState), alignof(TorchState))));
+      noise.torch.push_back(static_cast<TorchState*>(hostMemoryOf(states[i], sizeof(TorchState), alignof(TorchState))));
     noise.type = dtype();
   } else {
     fail(env(), Status::error("ERR_NATIVE", "expected a kind of noise"));
   }
   return noise;
+}
+
+FiniteMark Args::mark() {
+  if (next_ >= info_.Length()) return {};
+  auto* const first = static_cast<uint32_t*>(memoryOf(take(), sizeof(uint32_t), alignof(uint32_t)));
+  return {first, static_cast<uint32_t>(count())};
 }
 
 }  // namespace score_sde::binding

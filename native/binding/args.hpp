@@ -4,6 +4,11 @@
 
 #include <napi.h>
 
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "binding/device.hpp"
 #include "core/params.hpp"
 #include "core/status.hpp"
 
@@ -20,13 +25,38 @@ class Args {
 
   Napi::Env env() const { return info_.Env(); }
   Napi::Array held() const { return held_; }
+  /// With `hold`, shares in the device memory that is handed out.
+  const std::vector<std::shared_ptr<cuda::Buffer>>& shares() const { return shares_; }
 
+  /// Whether the next argument is of that type.
+  bool isNext(napi_valuetype type) const { return info_[next_].Type() == type; }
   double number();
   size_t count();
+  bool flag();
+  std::string text();
+  /// An object of strings.
+  std::vector<std::pair<std::string, std::string>> texts();
+  /// The sizes of a tensor, and the number of its elements.
+  std::vector<int64_t> dims();
+  size_t elements(const std::vector<int64_t>& dims);
+  /// What an External of this addon holds.
+  template <class T>
+  T* external() {
+    const Napi::Value value = take();
+    if (!value.IsExternal()) fail(env(), Status::error("ERR_NATIVE", "expected an external"));
+    return value.As<Napi::External<T>>().Data();
+  }
   Shape shape();
   uint64_t word();
 
-  /// A typed array of `count` elements followed by its Dtype.
+  void skip() { ++next_; }
+  /// The device that the memory so far lies on; null for the host. ERR_CONFIG where it is not one place.
+  cuda::Context* context() const;
+  /// Whether any of it lies on a device.
+  bool onDevice() const { return context_ != nullptr; }
+  const std::shared_ptr<cuda::Context>& sharedContext() const { return context_; }
+
+  /// A typed array of `count` elements, or as many bytes of device memory, followed by its Dtype.
   View view(size_t count);
   View viewOrNull(size_t count);
   /// A typed array of `count` plain elements.
@@ -34,20 +64,28 @@ class Args {
   T* array(size_t count) {
     return static_cast<T*>(memory(count, sizeof(T)));
   }
-  /// One number for all rows, a Float32Array of one each, or null for none.
+  /// One number for all rows, a Float32Array of one each, device memory of one or one each, or null for none.
   PerRow perRow(size_t rows);
   /// Kind, source and Dtype of a batch's noise.
   Noise noise(Shape shape);
+  /// Device memory of a word and an index, or nothing more.
+  FiniteMark mark();
 
  private:
   Napi::Value take();
   uint64_t wordOf(Napi::Value value);
   void* memory(size_t count, size_t elementSize);
+  /// Of a typed array, or on a device.
   void* memoryOf(Napi::Value value, size_t bytes, size_t alignment);
+  void* hostMemoryOf(Napi::Value value, size_t bytes, size_t alignment);
+  void* deviceMemoryAt(DeviceMemory& memory, size_t bytes);
   Dtype dtype();
 
   const Napi::CallbackInfo& info_;
   Napi::Array held_;
+  std::vector<std::shared_ptr<cuda::Buffer>> shares_;
+  std::shared_ptr<cuda::Context> context_;
+  bool onHost_ = false;
   size_t next_ = 0;
 };
 

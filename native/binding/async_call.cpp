@@ -2,41 +2,49 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <unordered_set>
+#include <utility>
 
 #include "binding/args.hpp"
 #include "binding/memory.hpp"
+#include "cpu/wait.hpp"
 
 namespace score_sde::binding {
 
 /// The calls of one environment: its main thread, or one of worker_threads.
 class AsyncCalls {
  public:
-  static AsyncCalls& of(Napi::Env env) { return *env.GetInstanceData<AsyncCalls>(); }
+  /// Shared: an environment may settle its last call, and end, before the worker of that call has left finished().
+  using Shared = std::shared_ptr<AsyncCalls>;
+  static const Shared& of(Napi::Env env) { return *env.GetInstanceData<Shared>(); }
 
   explicit AsyncCalls(Napi::Env env) : env_(env) {
     const Napi::String name = Napi::String::New(env, "score-sde");
-    napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, settleNext, &done_);
-    napi_unref_threadsafe_function(env, done_);
+    if (napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, settleNext,
+                                        &done_) != napi_ok ||
+        napi_unref_threadsafe_function(env, done_) != napi_ok)
+      fail(env, Status::error("ERR_MEMORY", "no way back from other threads can be had"));
   }
 
-  bool start(std::unique_ptr<AsyncCall> call) {
-    call->home_ = this;
+  /// Takes the call, unless it cannot begin.
+  Status start(std::unique_ptr<AsyncCall>& call) {
     {
       std::lock_guard lock(mutex_);
       ++running_;
     }
-    if (!cpu::ThreadPool::instance().submit(*call)) {
+    if (Status status = call->begin(); !status.ok()) {
       std::lock_guard lock(mutex_);
       --running_;
-      return false;
+      return status;
     }
     // A process stays while calls are under way.
     if (unsettled_++ == 0) napi_ref_threadsafe_function(env_, done_);
+    calls_.insert(call.get());
     napi_add_env_cleanup_hook(env_, drop, call.release());
-    return true;
+    return {};
   }
 
-  /// On a worker, the last that it does for a call.
+  /// On a worker, the last that it does for a call; or on the environment's thread, for one that never began.
   void finished(AsyncCall* call) {
     std::lock_guard lock(mutex_);
     napi_call_threadsafe_function(done_, call, napi_tsfn_nonblocking);
@@ -50,6 +58,7 @@ class AsyncCalls {
     napi_remove_env_cleanup_hook(env, drop, data);
     const std::unique_ptr<AsyncCall> call(static_cast<AsyncCall*>(data));
     auto* const calls = static_cast<AsyncCalls*>(context);
+    calls->calls_.erase(call.get());
     if (--calls->unsettled_ == 0) napi_unref_threadsafe_function(env, calls->done_);
     try {
       call->settle(env);
@@ -61,32 +70,55 @@ class AsyncCalls {
   /// The environment ends with a call unsettled: its memory goes next, so no call may still work on it.
   static void drop(void* data) {
     const std::unique_ptr<AsyncCall> call(static_cast<AsyncCall*>(data));
-    AsyncCalls* const calls = call->home_;
+    const Shared calls = call->home_;
+    for (AsyncCall* const waiting : std::exchange(calls->calls_, {})) waiting->cancel({});
     std::unique_lock lock(calls->mutex_);
-    calls->idle_.wait(lock, [&] { return calls->running_ == 0; });
+    cpu::waitFor(calls->idle_, lock, [&] { return calls->running_ == 0; });
   }
 
   const napi_env env_;
   napi_threadsafe_function done_ = nullptr;
-  size_t unsettled_ = 0;  // of the environment's thread alone
+  // Of the environment's thread alone.
+  size_t unsettled_ = 0;
+  std::unordered_set<AsyncCall*> calls_;
   std::mutex mutex_;
   std::condition_variable idle_;
   size_t running_ = 0;  // queued or on a worker
 };
 
-Napi::Promise AsyncCall::start(Napi::Env env, std::unique_ptr<AsyncCall> call, Napi::Array held) {
+Napi::Promise AsyncCall::start(Napi::Env env, std::unique_ptr<AsyncCall> call, Napi::Array held,
+                               cpu::ThreadPool& pool) {
+  call->pool_ = &pool;
   call->held_ = Napi::Persistent(held);
   for (uint32_t i = 0; i < held.Length(); ++i)
     call->shares_.push_back(shareMemory(held.Get(i).As<Napi::TypedArray>().ArrayBuffer().Data()));
   call->deferred_ = std::make_unique<Napi::Promise::Deferred>(env);
   const Napi::Promise promise = call->deferred_->Promise();
-  if (!AsyncCalls::of(env).start(std::move(call))) fail(env, Status::error("ERR_MEMORY", "no thread can be had"));
+  const AsyncCalls::Shared home = call->home_ = AsyncCalls::of(env);
+  if (const Status status = home->start(call); !status.ok()) {
+    call->deferred_->Resolve(env.Undefined());  // lets go of the promise, which nobody will have
+    fail(env, status);
+  }
   return promise;
 }
 
+Status AsyncCall::begin() {
+  return pool_->submit(*this) ? Status{} : Status::error("ERR_MEMORY", "no thread can be had");
+}
+
 void AsyncCall::run() {
+  const std::shared_ptr<AsyncCalls> home = home_;
   status_ = execute();
-  home_->finished(this);
+  home->finished(this);
+}
+
+void AsyncCall::cancel(const Status& status) {
+  if (pool_->withdraw(*this)) {
+    status_ = status;
+    home_->finished(this);
+  } else {
+    interrupt();
+  }
 }
 
 void AsyncCall::settle(Napi::Env env) {
@@ -101,6 +133,6 @@ void AsyncCall::settle(Napi::Env env) {
   }
 }
 
-void initAsyncCalls(Napi::Env env) { env.SetInstanceData(new AsyncCalls(env)); }
+void initAsyncCalls(Napi::Env env) { env.SetInstanceData(new AsyncCalls::Shared(std::make_shared<AsyncCalls>(env))); }
 
 }  // namespace score_sde::binding

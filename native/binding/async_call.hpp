@@ -1,4 +1,4 @@
-// Calls that run on the pool and settle a promise on the thread of their environment.
+// Calls that run on a pool and settle a promise on the thread of their environment.
 #pragma once
 
 #include <napi.h>
@@ -16,20 +16,29 @@ class AsyncCalls;
 class AsyncCall : public cpu::Task {
  public:
   /// Queues a call. `held` are the typed arrays that it uses.
-  static Napi::Promise start(Napi::Env env, std::unique_ptr<AsyncCall> call, Napi::Array held);
+  static Napi::Promise start(Napi::Env env, std::unique_ptr<AsyncCall> call, Napi::Array held,
+                             cpu::ThreadPool& pool = cpu::ThreadPool::instance());
+
+  /// Ends a call that no worker has begun, with this status; else lets it know that nobody waits for it.
+  void cancel(const Status& status);
 
  protected:
+  /// On the environment's thread: sees to it that the call runs, once.
+  virtual Status begin();
   /// On a worker.
   virtual Status execute() = 0;
   /// On the environment's thread, after an execute that went well.
   virtual Napi::Value result(Napi::Env env) = 0;
+  /// On the environment's thread while execute may be at work: it should come to an end.
+  virtual void interrupt() {}
 
  private:
   friend class AsyncCalls;
   void run() final;
   void settle(Napi::Env env);
 
-  AsyncCalls* home_ = nullptr;
+  std::shared_ptr<AsyncCalls> home_;
+  cpu::ThreadPool* pool_ = nullptr;
   Status status_;
   Napi::Reference<Napi::Array> held_;
   std::vector<std::shared_ptr<void>> shares_;

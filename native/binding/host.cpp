@@ -4,7 +4,6 @@
 #include "binding/args.hpp"
 #include "binding/exports.hpp"
 #include "core/tables.hpp"
-#include "cpu/kernels.hpp"
 #include "cpu/limits.hpp"
 #include "cpu/multiversion.hpp"
 #include "cpu/thread_pool.hpp"
@@ -73,27 +72,6 @@ Napi::Value philoxWords(const Napi::CallbackInfo& info) {
   return out;
 }
 
-Napi::Value convert(const Napi::CallbackInfo& info) {
-  Args args(info);
-  const size_t count = args.count();
-  const View in = args.view(count), out = args.view(count);
-  for (size_t i = 0; i < count; i += cpu::kBlock) {
-    alignas(64) float block[cpu::kBlock];
-    const size_t n = std::min(cpu::kBlock, count - i);
-    const float* values = static_cast<const float*>(in.data) + i;
-    if (in.type != Dtype::Float32) {
-      cpu::toFloat(block, static_cast<const uint16_t*>(in.data) + i, n, in.type);
-      values = block;
-    }
-    if (out.type != Dtype::Float32) {
-      cpu::fromFloat(static_cast<uint16_t*>(out.data) + i, values, n, out.type);
-    } else {
-      std::memcpy(static_cast<float*>(out.data) + i, values, n * sizeof(float));
-    }
-  }
-  return info.Env().Undefined();
-}
-
 Napi::Value getNumThreads(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), cpu::ThreadPool::instance().threads());
 }
@@ -132,6 +110,7 @@ Napi::Value cudaDevices(const Napi::CallbackInfo& info) {
     entry.Set("name", device.name);
     entry.Set("memory", static_cast<double>(device.memory));
     entry.Set("computeCapability", std::to_string(device.major) + "." + std::to_string(device.minor));
+    entry.Set("unusable", device.unusable);
     list.Set(list.Length(), entry);
   }
   Napi::Object result = Napi::Object::New(env);
@@ -142,23 +121,19 @@ Napi::Value cudaDevices(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void exportHost(Napi::Env env, Napi::Object exports) {
-  const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
-    exports.Set(name, Napi::Function::New(env, function, name));
-  };
-  add("linspace", linspaceOf);
-  add("discreteSigmas", discreteSigmasOf);
-  add("sigmas", sigmasOf);
-  add("torchSeed", torchSeedOf);
-  add("torchStateIsSound", torchStateIsSoundOf);
-  add("philoxWords", philoxWords);
-  add("convert", convert);
-  add("getNumThreads", getNumThreads);
-  add("setNumThreads", setNumThreads);
-  add("streamRate", streamRateOf);
-  add("normalRate", normalRateOf);
-  add("instructionSet", instructionSetOf);
-  add("cudaDevices", cudaDevices);
+void exportHost(Exports& exports) {
+  exports.add("linspace", linspaceOf);
+  exports.add("discreteSigmas", discreteSigmasOf);
+  exports.add("sigmas", sigmasOf);
+  exports.add("torchSeed", torchSeedOf);
+  exports.add("torchStateIsSound", torchStateIsSoundOf);
+  exports.add("philoxWords", philoxWords);
+  exports.add("getNumThreads", getNumThreads);
+  exports.add("setNumThreads", setNumThreads);
+  exports.add("streamRate", streamRateOf);
+  exports.add("normalRate", normalRateOf);
+  exports.add("instructionSet", instructionSetOf);
+  exports.add("cudaDevices", cudaDevices);
 }
 
 }  // namespace score_sde::binding

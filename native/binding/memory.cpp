@@ -94,9 +94,9 @@ std::shared_ptr<void> shareMemory(const void* data) {
   return found == blocks().end() ? nullptr : found->second;
 }
 
-void exportMemory(Napi::Env env, Napi::Object exports) {
-  exports.Set("allocate", Napi::Function::New(env, allocate, "allocate"));
-  exports.Set("detach", Napi::Function::New(env, detach, "detach"));
+void exportMemory(Exports& exports) {
+  exports.add("allocate", allocate);
+  exports.add("detach", detach);
 }
 
 }  // namespace score_sde::binding

@@ -1,20 +1,20 @@
-// The Backend's operations, each as a function that runs on the caller's thread and as an ...Async twin.
+// The Backend's operations, each as a function that runs on the caller's thread and as an ...Async twin. On a device
+// both enqueue the operation where they are called; the twin's promise is of its end.
 #include <napi.h>
 
 #include <memory>
-#include <new>
+#include <string>
 #include <utility>
 
 #include "binding/args.hpp"
 #include "binding/async_call.hpp"
+#include "binding/attempt.hpp"
 #include "binding/exports.hpp"
 #include "core/backend.hpp"
 #include "cpu/backend.hpp"
 
 namespace score_sde::binding {
 namespace {
-
-Status outOfMemory() { return Status::error("ERR_MEMORY", "not enough memory"); }
 
 struct Randn {
   RandnParams p;
@@ -24,7 +24,7 @@ struct Randn {
     p.scale = static_cast<float>(args.number());
     p.out = args.view(p.shape.size());
   }
-  Status run() { return cpu::backend().randn(p); }
+  Status run(Backend& backend) { return backend.randn(p); }
   Napi::Value result(Napi::Env env) { return env.Undefined(); }
 };
 
@@ -40,8 +40,9 @@ struct StepPred {
     p.adjacentSigma = args.perRow(p.shape.rows);
     p.out = args.view(p.shape.size());
     p.mean = args.viewOrNull(p.shape.size());
+    p.mark = args.mark();
   }
-  Status run() { return cpu::backend().stepPred(p, &finite); }
+  Status run(Backend& backend) { return backend.stepPred(p, &finite); }
   Napi::Value result(Napi::Env env) { return Napi::Boolean::New(env, finite); }
 };
 
@@ -57,11 +58,13 @@ struct StepCorrect {
     p.snr = args.perRow(p.shape.rows);
     p.sigma = args.perRow(p.shape.rows);
     p.out = args.view(p.shape.size());
+    p.mark = args.mark();
   }
-  Status run() {
-    if (p.stepSize > StepSize::Ald || (p.stepSize == StepSize::Ald && p.sigma.values.empty()))
+  Status run(Backend& backend) {
+    if (p.stepSize > StepSize::Ald ||
+        (p.stepSize == StepSize::Ald && p.sigma.values.empty() && p.sigma.device == nullptr))
       return Status::error("ERR_NATIVE", "expected a step size, and a sigma with 'ald'");
-    return cpu::backend().stepCorrect(p, &finite);
+    return backend.stepCorrect(p, &finite);
   }
   Napi::Value result(Napi::Env env) { return Napi::Boolean::New(env, finite); }
 };
@@ -75,16 +78,18 @@ struct AddNoise {
     p.sigma = args.perRow(p.shape.rows);
     p.out = args.view(p.shape.size());
   }
-  Status run() { return cpu::backend().addNoise(p); }
+  Status run(Backend& backend) { return backend.addNoise(p); }
   Napi::Value result(Napi::Env env) { return env.Undefined(); }
 };
 
-struct Clamp {
+/// An operation from one array to another of as many elements.
+template <Status (Backend::*operation)(ConstView, View, size_t)>
+struct Elementwise {
   size_t count;
   ConstView in;
   View out;
-  explicit Clamp(Args& args) : count(args.count()), in(args.view(count)), out(args.view(count)) {}
-  Status run() { return cpu::backend().clamp(in, out, count); }
+  explicit Elementwise(Args& args) : count(args.count()), in(args.view(count)), out(args.view(count)) {}
+  Status run(Backend& backend) { return (backend.*operation)(in, out, count); }
   Napi::Value result(Napi::Env env) { return env.Undefined(); }
 };
 
@@ -102,24 +107,22 @@ struct ImageGrid {
     const size_t rows = (p.count + p.columns - 1) / p.columns;
     p.out = args.array<uint8_t>(rows * p.columns * p.channels * each.size());
   }
-  Status run() { return cpu::backend().imageGrid(p); }
+  Status run(Backend& backend) { return backend.imageGrid(p); }
   Napi::Value result(Napi::Env env) { return env.Undefined(); }
 };
 
 template <class Operation>
-Status attempt(Operation& operation) {
-  try {
-    return operation.run();
-  } catch (const std::bad_alloc&) {
-    return outOfMemory();
-  }
+Status runOn(Backend& backend, Operation& operation) {
+  return attempt([&] { return operation.run(backend); });
 }
 
 template <class Operation>
 Napi::Value sync(const Napi::CallbackInfo& info) {
   Args args(info);
   Operation operation(args);
-  if (const Status status = attempt(operation); !status.ok()) fail(info.Env(), status);
+  cuda::Context* const device = args.context();
+  const Status status = runOn(device == nullptr ? cpu::backend() : device->backend(), operation);
+  if (!status.ok()) fail(info.Env(), status);
   return operation.result(info.Env());
 }
 
@@ -129,7 +132,7 @@ class Call final : public AsyncCall {
   explicit Call(Operation operation) : operation_(std::move(operation)) {}
 
  protected:
-  Status execute() override { return attempt(operation_); }
+  Status execute() override { return runOn(cpu::backend(), operation_); }
   Napi::Value result(Napi::Env env) override { return operation_.result(env); }
 
  private:
@@ -140,25 +143,30 @@ template <class Operation>
 Napi::Value async(const Napi::CallbackInfo& info) {
   Args args(info, true);
   Operation operation(args);
+  if (cuda::Context* const device = args.context(); device != nullptr) {
+    if (const Status status = runOn(device->backend(), operation); !status.ok()) fail(info.Env(), status);
+    return AsyncCall::start(info.Env(), std::make_unique<DeviceCall>(args.sharedContext()),
+                            Napi::Array::New(info.Env()));
+  }
   return AsyncCall::start(info.Env(), std::make_unique<Call<Operation>>(std::move(operation)), args.held());
 }
 
 template <class Operation>
-void both(Napi::Env env, Napi::Object exports, const char* name) {
-  exports.Set(name, Napi::Function::New(env, sync<Operation>, name));
-  const std::string twin = std::string(name) + "Async";
-  exports.Set(twin, Napi::Function::New(env, async<Operation>, twin));
+void both(Exports& exports, const std::string& name) {
+  exports.add(name, sync<Operation>);
+  exports.add(name + "Async", async<Operation>);
 }
 
 }  // namespace
 
-void exportOperations(Napi::Env env, Napi::Object exports) {
-  both<Randn>(env, exports, "randn");
-  both<StepPred>(env, exports, "stepPred");
-  both<StepCorrect>(env, exports, "stepCorrect");
-  both<AddNoise>(env, exports, "addNoise");
-  both<Clamp>(env, exports, "clamp");
-  both<ImageGrid>(env, exports, "imageGrid");
+void exportOperations(Exports& exports) {
+  both<Randn>(exports, "randn");
+  both<StepPred>(exports, "stepPred");
+  both<StepCorrect>(exports, "stepCorrect");
+  both<AddNoise>(exports, "addNoise");
+  both<Elementwise<&Backend::convert>>(exports, "convert");
+  both<Elementwise<&Backend::clamp>>(exports, "clamp");
+  both<ImageGrid>(exports, "imageGrid");
 }
 
 }  // namespace score_sde::binding

@@ -13,9 +13,12 @@ struct Shape {
   size_t size() const { return rows * cols; }
 };
 
-/// A number for every row: one for all of them, or one each.
+/// A number for every row: one for all of them, or one each. On a device they may lie in its memory, so that a captured
+/// graph can be replayed with others.
 struct PerRow {
   std::vector<float> values;
+  const float* device = nullptr;
+  bool each = false;  // of `device`
   float operator[](size_t row) const { return values[values.size() == 1 ? 0 : row]; }
 };
 
@@ -44,10 +47,19 @@ struct Noise {
   Kind kind = Kind::Given;
   ConstView given;
   std::vector<PhiloxStream> philox;
+  const PhiloxStream* device = nullptr;  // the streams where they lie in a device's memory, `deviceStreams` of them
+  size_t deviceStreams = 0;
   std::vector<TorchState*> torch;
   Dtype type = Dtype::Float32;  // what a drawn normal is rounded to
 
-  size_t streams() const { return kind == Kind::Philox ? philox.size() : torch.size(); }
+  size_t streams() const { return device ? deviceStreams : kind == Kind::Philox ? philox.size() : torch.size(); }
+};
+
+/// Where a device notes results that are not finite: the least index of a call that had one, in the device's memory.
+/// The CPU tells at once.
+struct FiniteMark {
+  uint32_t* first = nullptr;
+  uint32_t index = 0;
 };
 
 struct RandnParams {
@@ -64,9 +76,10 @@ struct StepPredParams {
   PerRow sigma, adjacentSigma;
   View out;
   View mean;  // data null: not wanted
+  FiniteMark mark;
 };
 
-/// How the corrector chooses its step: see StepSize in lib/scheduler.
+/// How the corrector chooses its step: see stepSize in lib/scheduler/steps.ts.
 enum class StepSize : uint8_t { Batch = 0, Sample = 1, Dim = 2, Ald = 3 };
 
 struct StepCorrectParams {
@@ -77,6 +90,7 @@ struct StepCorrectParams {
   PerRow snr;
   PerRow sigma;  // only for Ald
   View out;
+  FiniteMark mark;
 };
 
 /// Images [count, channels, height, width] of [0, 1] to 8 bits, side by side in one picture of interleaved channels:

@@ -15,3 +15,9 @@ struct Status {
 };
 
 }  // namespace score_sde
+
+/// In functions that return a Status: goes on only where it is well.
+#define TRY_STATUS(expression)                                 \
+  if (::score_sde::Status tried = (expression); !tried.ok()) { \
+    return tried;                                              \
+  }

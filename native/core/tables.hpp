@@ -1,4 +1,4 @@
-// The scheduler's tables, to the last bit of the reference (torch's CPU kernels; F1-F2 in the notes on parity).
+// The scheduler's tables, to the last bit of the reference (torch's CPU kernels; see docs/parity.md).
 #pragma once
 
 #include <cstddef>

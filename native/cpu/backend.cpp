@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <initializer_list>
 #include <memory>
 #include <new>
 
+#include "core/joined.hpp"
 #include "cpu/noise_source.hpp"
 #include "math/half.hpp"
 #include "math/mean.hpp"
@@ -19,15 +19,6 @@ constexpr size_t kGrain = 16;  // blocks to a piece of work: about 10 us
 constexpr size_t kAlone = 64;  // blocks that are done before a second thread is awake
 
 size_t blocksOf(Shape shape) { return shape.rows * sumGroups(shape.cols); }
-
-/// Rows that draw from one stream and share their coefficients are one long row, however short each is.
-Shape joined(Shape shape, const Noise& noise, std::initializer_list<const PerRow*> coefficients) {
-  const bool perRow = noise.kind != Noise::Kind::Given && noise.streams() > 1;
-  const bool same = std::all_of(coefficients.begin(), coefficients.end(), [](const PerRow* c) {
-    return std::all_of(c->values.begin(), c->values.end(), [&](float value) { return value == c->values[0]; });
-  });
-  return perRow || !same ? shape : Shape{shape.size() > 0 ? size_t{1} : size_t{0}, shape.size()};
-}
 
 /// visit(row, col, count, scratch) for every block of every row, on the pool.
 template <class Visit>
@@ -87,12 +78,6 @@ class Finite {
  private:
   std::atomic<bool> all_{true};
 };
-
-float rounded(float value, Dtype type) {
-  if (type == Dtype::Float16) return float16ToFloat(floatToFloat16(value));
-  if (type == Dtype::Bfloat16) return bfloat16ToFloat(floatToBfloat16(value));
-  return value;
-}
 
 /// The upper levels of the sum tree, in place over a row's block sums.
 double foldLevels(double* sums, size_t count) {
@@ -208,6 +193,16 @@ class CpuBackend final : public Backend {
     return {};
   }
 
+  Status convert(ConstView in, View out, size_t count) override {
+    forBlocks({1, count}, [&](size_t, size_t at, size_t n, Scratch& scratch) {
+      float* const block = blockTarget(out, at, scratch.out);
+      const float* const values = readBlock(in, at, n, block);
+      if (values != block) std::memcpy(block, values, n * sizeof(float));
+      writeBlock(out, at, n, block);
+    });
+    return {};
+  }
+
   Status clamp(ConstView in, View out, size_t count) override {
     forBlocks({1, count}, [&](size_t, size_t at, size_t n, Scratch& scratch) {
       float* const block = blockTarget(out, at, scratch.out);
@@ -270,8 +265,8 @@ class CpuBackend final : public Backend {
 }  // namespace
 
 Backend& backend() {
-  static CpuBackend instance;
-  return instance;
+  static auto* const instance = new CpuBackend;  // for good: threads may be at work while the process exits
+  return *instance;
 }
 
 }  // namespace score_sde::cpu

@@ -227,4 +227,12 @@ const char* instructionSet() {
 #endif
 }
 
+bool processorFits() {
+#if defined(__x86_64__) && defined(__AVX2__)
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+  return true;
+#endif
+}
+
 }  // namespace score_sde::cpu

@@ -59,7 +59,7 @@ StreamRate streamRate(size_t elements) {
 }
 
 double normalRate(Noise::Kind kind) {
-  constexpr size_t kPasses = 1024;
+  constexpr size_t kPasses = 8192;  // some milliseconds, beside which waking the threads is nothing
   auto& pool = ThreadPool::instance();
   if (kind == Noise::Kind::Torch) {
     TorchState state;

@@ -2,7 +2,10 @@
 // anonymous namespace (its resolver would be exported otherwise) and take its helpers inline.
 #pragma once
 
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#include <cstddef>  // defines __GLIBC__ where it is the C library
+
+// GCC knows these names from version 12 on.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
 #define MULTIVERSION_X86 1
 #define MULTIVERSION __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
@@ -23,5 +26,8 @@ namespace score_sde::cpu {
 
 /// What this machine runs of them: "x86-64-v4", "x86-64-v3" or "x86-64"; "baseline" where there is one version only.
 const char* instructionSet();
+
+/// Whether this machine runs a build that has one version only: on x86-64 that takes AVX2 and FMA.
+bool processorFits();
 
 }  // namespace score_sde::cpu

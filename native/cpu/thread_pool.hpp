@@ -1,5 +1,5 @@
-// One persistent pool for the process, shared by every JS environment in it. Any number of callers run jobs at once;
-// each takes part in its own, so a job finishes even when all workers are busy elsewhere.
+// Persistent threads, shared by every JS environment in the process. Any number of callers run jobs at once; each takes
+// part in its own, so a job finishes even when all workers are busy elsewhere.
 #pragma once
 
 #include <atomic>
@@ -20,8 +20,12 @@ class Task {
   virtual void run() = 0;
 };
 
+/// A pool is never destroyed: its threads outlive every environment, and the process may exit while they sleep.
 class ThreadPool {
  public:
+  explicit ThreadPool(int threads) : threads_(threads) {}
+
+  /// That of the kernels.
   static ThreadPool& instance();
 
   /// Threads that a job may use, the caller's included.
@@ -47,6 +51,8 @@ class ThreadPool {
   /// Runs a task on a worker, after those submitted before it have begun; no more of them at once than threads. False
   /// where no thread can be had. The task must live until it has run.
   bool submit(Task& task);
+  /// Takes back a task that no worker has begun; false where one has.
+  bool withdraw(Task& task);
 
  private:
   /// A contiguous share of a job, so that a thread finds in its caches what it worked on in the call before.
@@ -68,9 +74,11 @@ class ThreadPool {
     void work(size_t first);
   };
 
-  ThreadPool();
   void run(size_t count, size_t grain, void (*call)(void*, size_t, size_t), void* context);
   void employ(int workers);  // at least so many, where they can be had
+  void employForTasks();
+  /// Whether a task waits that a worker may begin.
+  bool mayBegin() const { return !tasks_.empty() && running_ < threads(); }
   void serve();
   Job* openJob();
 

@@ -26,9 +26,11 @@ void torchSeed(TorchState& state, uint64_t seed) {
 }
 
 bool torchStateIsSound(const TorchState& state) {
-  // Either fresh (the next word twists) or so that position and words left agree.
-  return state.left == 1 ? state.next == 0 || state.next == kWords
-                         : state.left >= 1 && state.next + static_cast<uint64_t>(state.left) == kWords + 1;
+  // Either fresh or so that position and words left agree; with one left, the next word twists.
+  const bool fresh = state.left == 1 && state.next == 0;
+  const bool begun =
+      state.next >= 1 && state.next <= kWords && static_cast<uint64_t>(state.left) == kWords + 1 - state.next;
+  return state.seeded == 1 && state.left >= 1 && (fresh || begun);
 }
 
 namespace cpu {
@@ -142,7 +144,7 @@ MULTIVERSION void transformFloat(float* values, size_t blocks) {
 float toHalf(float f) { return float16ToFloat(floatToFloat16(f)); }
 float toBfloat(float f) { return bfloat16ToFloat(floatToBfloat16(f)); }
 
-/// R7: float16 rounds uniform, radius, angle and product; bfloat16 rounds every operation.
+/// float16 rounds uniform, radius, angle and product; bfloat16 rounds every operation.
 void transform16(float* d, Dtype type) {
   for (int j = 0; j < 8; ++j) {
     const float u = d[j], v = d[j + 8];

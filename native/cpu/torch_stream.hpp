@@ -1,4 +1,4 @@
-// torch's CPU generator: MT19937 and the algorithm of torch.randn, bit for bit (rules R1-R8 of the notes on parity).
+// torch's CPU generator: MT19937 and the algorithm of torch.randn, bit for bit (docs/parity.md).
 #pragma once
 
 #include <cstddef>

@@ -10,6 +10,7 @@ struct Device {
   std::string name;
   size_t memory = 0;  // bytes
   int major = 0, minor = 0;
+  std::string unusable;  // why nothing is known of it
 };
 
 struct Devices {

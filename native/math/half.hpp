@@ -2,6 +2,7 @@
 // Branch-free, so that loops over it vectorise; both devices give the same bits.
 #pragma once
 
+#include "core/dtype.hpp"
 #include "math/host_device.hpp"
 
 namespace score_sde {
@@ -34,6 +35,13 @@ HD uint16_t floatToFloat16(float f) {
   const uint32_t special = a > 0x7f800000u ? 0x7e00u : 0x7c00u;
   const uint32_t finite = a < 0x38800000u ? denormal : normal;
   return static_cast<uint16_t>(sign | (a >= 0x477ff000u ? special : finite));
+}
+
+/// The nearest value of a type, as a float32.
+HD float rounded(float value, Dtype type) {
+  if (type == Dtype::Float16) return float16ToFloat(floatToFloat16(value));
+  if (type == Dtype::Bfloat16) return bfloat16ToFloat(floatToBfloat16(value));
+  return value;
 }
 
 }  // namespace score_sde

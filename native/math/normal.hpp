@@ -1,7 +1,7 @@
 // Two 32-bit words to two standard normals (Box & Muller 1958), branch-free, so that it vectorises.
 #pragma once
 
-#include "math/host_device.hpp"
+#include "math/philox.hpp"
 
 namespace score_sde {
 
@@ -58,6 +58,18 @@ HD Pair boxMuller(uint32_t a, uint32_t b) {
   const float r = std::sqrt(-2.0f * log01(u));
   const Pair v = cosSinTurn(b);
   return {r * v.first, r * v.second};
+}
+
+struct Normals4 {
+  float values[4];
+};
+
+/// The four normals of a counter.
+HD Normals4 normalsOf(uint64_t counter, uint64_t key) {
+  const Words w = philox({static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 0},
+                         static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32));
+  const Pair a = boxMuller(w.x, w.y), b = boxMuller(w.z, w.w);
+  return {{a.first, a.second, b.first, b.second}};
 }
 
 }  // namespace score_sde

@@ -21,6 +21,9 @@ HD Words philoxRound(Words c, uint32_t k0, uint32_t k1) {
 }
 
 HD Words philox(Words counter, uint32_t k0, uint32_t k1) {
+#if defined(__CUDA_ARCH__)
+#pragma unroll
+#endif
   for (int r = 0; r < kPhiloxRounds; ++r) {
     counter = philoxRound(counter, k0, k1);
     k0 += kPhiloxWeyl0;

@@ -2,9 +2,10 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { transformFileSync } from '@swc/core';
 import type * as Onnx from 'onnx-buf' with { 'resolution-mode': 'import' };
 import * as ort from 'onnxruntime-node';
+import type { ModelSpec } from './models';
 
 // onnx-buf is an ES module, which jest cannot load before Node 24.9: compiled here, it serves as any other.
-const { ModelProtoSchema } = ((): typeof Onnx => {
+export const { ModelProtoSchema, TensorProtoSchema } = ((): typeof Onnx => {
   const { code } = transformFileSync(require.resolve('onnx-buf'), { module: { type: 'commonjs' } });
   const exports = {};
   // eslint-disable-next-line @typescript-eslint/no-implied-eval
@@ -57,9 +58,81 @@ export interface Graph {
   reshape?: readonly number[];
 }
 
+/** Writes a network of ONNX ir 8, opset 17, node by node: each gives the name of its output. */
+class GraphWriter {
+  readonly #nodes: { opType: string; input: string[]; output: string[]; attribute?: object[] }[] = [];
+  readonly #constants: object[] = [];
+
+  add(opType: string, input: string[], attribute?: object[]): string {
+    const output = `${opType}_${this.#nodes.length}`;
+    this.#nodes.push({ opType, input, output: [output], attribute });
+    return output;
+  }
+
+  constant(dataType: OnnxType, values: readonly number[], dims: readonly number[], more: object = {}): string {
+    const name = `constant_${this.#constants.length}`;
+    const data =
+      dataType === 'int64'
+        ? { int64Data: values.map(BigInt) }
+        : dataType === 'float64'
+          ? { doubleData: [...values] }
+          : { floatData: [...values] };
+    this.#constants.push({ name, dataType: types[dataType], dims: dims.map(BigInt), ...data, ...more });
+    return name;
+  }
+
+  cast(type: OnnxType, input: string): string {
+    return this.add('Cast', [input], [{ name: 'to', type: 2, i: BigInt(types[type]) }]);
+  }
+
+  reshape(input: string, dims: readonly number[]): string {
+    return this.add('Reshape', [input, this.constant('int64', dims, [dims.length])]);
+  }
+
+  /** The value as an output. */
+  output(value: string, { name, type }: GraphPort): void {
+    this.cast(type, value);
+    this.#nodes.at(-1)!.output = [name];
+  }
+
+  bytes(inputs: readonly GraphPort[], outputs: readonly GraphPort[]): Uint8Array {
+    const valueInfo = ({ name, type, dims }: GraphPort) => ({
+      name,
+      type: {
+        value: {
+          case: 'tensorType' as const,
+          value: {
+            elemType: types[type],
+            shape: {
+              dim: dims.map((dim) => ({
+                value:
+                  typeof dim === 'number'
+                    ? { case: 'dimValue' as const, value: BigInt(dim) }
+                    : { case: 'dimParam' as const, value: dim },
+              })),
+            },
+          },
+        },
+      },
+    });
+    const model = create(ModelProtoSchema, {
+      irVersion: 8n,
+      opsetImport: [{ domain: '', version: 17n }],
+      graph: {
+        name: 'score',
+        node: this.#nodes,
+        initializer: this.#constants,
+        input: inputs.map(valueInfo),
+        output: outputs.map(valueInfo),
+      },
+    });
+    return toBinary(ModelProtoSchema, model);
+  }
+}
+
 /**
- * A network of ONNX ir 8, opset 17: score = -sample / (1 + timestep^2) + sum_i 10^i input_i over the further inputs, in
- * float32 whatever the types of the ports.
+ * score = -sample / (1 + timestep^2) + sum_i 10^i input_i over the further inputs, in float32 whatever the types of the
+ * ports.
  */
 export function scoreGraph({
   inputs = [states, port('timestep')],
@@ -68,82 +141,152 @@ export function scoreGraph({
   timestep = 'timestep',
   reshape,
 }: Graph = {}): Uint8Array {
-  const nodes: { opType: string; input: string[]; output: string[]; attribute?: object[] }[] = [];
-  const constants: object[] = [];
-  const add = (opType: string, ...input: string[]): string => {
-    const output = `${opType}_${nodes.length}`;
-    nodes.push({ opType, input, output: [output] });
-    return output;
-  };
-  const constant = (dataType: OnnxType, values: readonly number[], dims: number[]): string => {
-    const name = `constant_${constants.length}`;
-    const data = dataType === 'int64' ? { int64Data: values.map(BigInt) } : { floatData: values };
-    constants.push({ name, dataType: types[dataType], dims: dims.map(BigInt), ...data });
-    return name;
-  };
-  const castTo = (type: OnnxType, input: string): string => {
-    const output = add('Cast', input);
-    nodes.at(-1)!.attribute = [{ name: 'to', type: 2, i: BigInt(types[type]) }];
-    return output;
-  };
-  const reshaped = (input: string, dims: readonly number[]) =>
-    add('Reshape', input, constant('int64', dims, [dims.length]));
-
+  const graph = new GraphWriter();
   const state = inputs.find(({ name }) => name === sample)!;
   const row = state.dims.map((_, axis) => (axis === 0 ? -1 : 1));
   const valueOf = ({ name, dims }: GraphPort) => {
-    const value = castTo('float32', name);
-    return dims.length < state.dims.length ? reshaped(value, row) : value;
+    const value = graph.cast('float32', name);
+    return dims.length < state.dims.length ? graph.reshape(value, row) : value;
   };
 
-  let score = add('Neg', castTo('float32', sample));
+  let score = graph.add('Neg', [graph.cast('float32', sample)]);
   const sigma = inputs.find(({ name }) => name === timestep);
   if (sigma) {
     const t = valueOf(sigma);
-    score = add('Div', score, add('Add', constant('float32', [1], []), add('Mul', t, t)));
+    score = graph.add('Div', [score, graph.add('Add', [graph.constant('float32', [1], []), graph.add('Mul', [t, t])])]);
   }
   inputs
     .filter((input) => input !== state && input !== sigma)
     .forEach((input, i) => {
-      score = add('Add', score, add('Mul', constant('float32', [10 ** i], []), valueOf(input)));
+      const term = graph.add('Mul', [graph.constant('float32', [10 ** i], []), valueOf(input)]);
+      score = graph.add('Add', [score, term]);
     });
-  if (reshape) score = reshaped(score, reshape);
-  outputs.forEach(({ name, type }, i) => {
-    castTo(type, i === 0 ? score : add('Sub', score, score));
-    nodes.at(-1)!.output = [name];
-  });
+  if (reshape) score = graph.reshape(score, reshape);
+  outputs.forEach((output, i) => graph.output(i === 0 ? score : graph.add('Sub', [score, score]), output));
+  return graph.bytes(inputs, outputs);
+}
 
-  const valueInfo = ({ name, type, dims }: GraphPort) => ({
-    name,
-    type: {
-      value: {
-        case: 'tensorType' as const,
-        value: {
-          elemType: types[type],
-          shape: {
-            dim: dims.map((dim) => ({
-              value:
-                typeof dim === 'number'
-                  ? { case: 'dimValue' as const, value: BigInt(dim) }
-                  : { case: 'dimParam' as const, value: dim },
-            })),
-          },
-        },
-      },
+/** The formulas of support/models as networks over states of these dims. */
+export function formulaGraph(spec: ModelSpec, shape: readonly number[]): Uint8Array {
+  const graph = new GraphWriter();
+  const dims = ['batch', ...shape];
+  const row = dims.map((_, axis) => (axis === 0 ? -1 : 1));
+  const number = (value: number) => graph.constant('float32', [value], []);
+  const t = graph.reshape('timestep', row);
+  const op = (type: string) => (a: string, b: string) => graph.add(type, [a, b]);
+  const [plus, minus, times, over] = [op('Add'), op('Sub'), op('Mul'), op('Div')];
+  const formulas: Record<string, () => string> = {
+    toy: () => over(times('sample', t), plus(t, number(1))),
+    lin: () => over(graph.add('Neg', ['sample']), plus(number(1), times(t, t))),
+    gauss: () => over(minus(number(spec.mu!), 'sample'), plus(number(0.01), times(t, t))),
+    // sum_k r_k (mu_k - x) / v_k with r = softmax(log(w_k / v_k) - |x - mu_k|^2 / (2 v_k)), in double.
+    gmm: () => {
+      const count = spec.stds!.length;
+      const list = (values: readonly number[], by: readonly number[]) => graph.constant('float64', values, by);
+      const x = graph.reshape(graph.cast('float64', 'sample'), [-1, 1, 2]);
+      const sigma = graph.reshape(graph.cast('float64', 'timestep'), [-1, 1]);
+      const variance = plus(
+        times(sigma, sigma),
+        list(
+          spec.stds!.map((sd) => sd * sd),
+          [1, count],
+        ),
+      );
+      const away = minus(list(spec.means!.flat(), [1, count, 2]), x);
+      const axes = graph.constant('int64', [2], [1]);
+      const distance = graph.add('ReduceSum', [times(away, away), axes], [{ name: 'keepdims', type: 2, i: 0n }]);
+      const logit = minus(
+        graph.add('Log', [over(list(spec.weights!, [1, count]), variance)]),
+        over(distance, times(list([2], []), variance)),
+      );
+      const weight = over(graph.add('Softmax', [logit]), variance);
+      const each = times(graph.reshape(weight, [-1, count, 1]), away);
+      const total = graph.add(
+        'ReduceSum',
+        [each, graph.constant('int64', [1], [1])],
+        [{ name: 'keepdims', type: 2, i: 0n }],
+      );
+      return graph.reshape(total, [-1, ...shape]);
     },
-  });
-  const model = create(ModelProtoSchema, {
-    irVersion: 8n,
-    opsetImport: [{ domain: '', version: 17n }],
-    graph: {
-      name: 'score',
-      node: nodes,
-      initializer: constants,
-      input: inputs.map(valueInfo),
-      output: outputs.map(valueInfo),
-    },
-  });
-  return toBinary(ModelProtoSchema, model);
+  };
+  const outputs = [port('out_sample', 'float32', dims)];
+  graph.output(formulas[spec.name]!(), outputs[0]!);
+  return graph.bytes([port('sample', 'float32', dims), port('timestep')], outputs);
+}
+
+/** score = -sample log(timestep), where the logarithm is taken of the [batch] vector, as NCSN++ does. */
+export function logarithmGraph(shape: readonly number[]): Uint8Array {
+  const graph = new GraphWriter();
+  const dims = ['batch', ...shape];
+  const log = graph.reshape(graph.add('Log', ['timestep']), [-1, ...shape.map(() => 1)]);
+  const output = port('out_sample', 'float32', dims);
+  graph.output(graph.add('Mul', [graph.add('Neg', ['sample']), log]), output);
+  return graph.bytes([port('sample', 'float32', dims), port('timestep')], [output]);
+}
+
+/** score = -sample log(mean(sample^2)) / timestep, the logarithm of a [batch] vector, for batches free or fixed. */
+export function meanLogarithmGraph(timestep: GraphPort, batch: number | string, shape: readonly number[]): Uint8Array {
+  const graph = new GraphWriter();
+  const dims = [batch, ...shape];
+  const flat = graph.reshape('sample', [-1, shape.reduce((a, b) => a * b)]);
+  const axes = [
+    { name: 'axes', type: 7, ints: [1n] },
+    { name: 'keepdims', type: 2, i: 0n },
+  ];
+  const log = graph.add('Log', [graph.add('ReduceMean', [graph.add('Mul', [flat, flat])], axes)]);
+  const row = shape.map(() => 1);
+  const score = graph.add('Mul', [graph.add('Neg', ['sample']), graph.reshape(log, [-1, ...row])]);
+  const output = port('out_sample', 'float32', dims);
+  const sigma = timestep.dims.length === 0 ? 'timestep' : graph.reshape('timestep', [-1, ...row]);
+  graph.output(graph.add('Div', [score, sigma]), output);
+  return graph.bytes([port('sample', 'float32', dims), timestep], [output]);
+}
+
+/** score = -log(sample^2 + 1) / timestep, element by element. */
+export function elementLogarithmGraph(shape: readonly number[]): Uint8Array {
+  const graph = new GraphWriter();
+  const dims = ['batch', ...shape];
+  const square = graph.add('Add', [graph.add('Mul', ['sample', 'sample']), graph.constant('float32', [1], [])]);
+  const score = graph.add('Neg', [graph.add('Log', [square])]);
+  const output = port('out_sample', 'float32', dims);
+  graph.output(graph.add('Div', [score, graph.reshape('timestep', [-1, ...shape.map(() => 1)])]), output);
+  return graph.bytes([port('sample', 'float32', dims), port('timestep')], [output]);
+}
+
+/** score = M^n (-sample / timestep) for the square identity matrix M: as long as many products of matrices take. */
+export function slowGraph(size: number, products: number): Uint8Array {
+  const graph = new GraphWriter();
+  const dims = ['batch', 1, size, size];
+  const identity = graph.constant(
+    'float32',
+    Array.from({ length: size * size }, (_, i) => (i % (size + 1) === 0 ? 1 : 0)),
+    [size, size],
+  );
+  let score = graph.add('Div', [graph.add('Neg', ['sample']), graph.reshape('timestep', [-1, 1, 1, 1])]);
+  for (let i = 0; i < products; i++) score = graph.add('MatMul', [identity, score]);
+  const output = port('out_sample', 'float32', dims);
+  graph.output(score, output);
+  return graph.bytes([port('sample', 'float32', dims), port('timestep')], [output]);
+}
+
+/** score = sample * weight, where the weight is the first number of another file. */
+export function externalGraph(location: string, shape: readonly number[]): Uint8Array {
+  const graph = new GraphWriter();
+  const dims = ['batch', ...shape];
+  const external = {
+    floatData: [],
+    dataLocation: 1,
+    externalData: [
+      { key: 'location', value: location },
+      { key: 'offset', value: '0' },
+      { key: 'length', value: '4' },
+    ],
+  };
+  const weight = graph.constant('float32', [], [1], external);
+  const ones = graph.reshape(graph.add('Div', ['timestep', 'timestep']), [-1, ...shape.map(() => 1)]);
+  const output = port('out_sample', 'float32', dims);
+  graph.output(graph.add('Mul', [graph.add('Mul', ['sample', weight]), ones]), output);
+  return graph.bytes([port('sample', 'float32', dims), port('timestep')], [output]);
 }
 
 const quiet = { logSeverityLevel: 4 } as const;

@@ -34,11 +34,9 @@ export const nameIn = (method: Method, argument: string): string =>
         ? 'timesteps'
         : argument;
 
-const drawn = (seed: number) => new Generator(seed).randn(goodDims);
-const marked = () => new Tensor('float32', new Float32Array(24).fill(-77), goodDims);
-
 /** A call in which nothing is wrong. */
-export function goodCall(method: Method, engine: EngineName = 'philox'): StepCall {
+export function goodCall(method: Method, engine: EngineName = 'philox', device = 'cpu'): StepCall {
+  const drawn = (seed: number) => new Generator(seed).randn(goodDims, { device });
   return {
     s: scheduler(),
     modelOutput: drawn(1),
@@ -46,8 +44,8 @@ export function goodCall(method: Method, engine: EngineName = 'philox'): StepCal
     sample: drawn(2),
     options: {
       generator: new Generator(3, { engine }),
-      out: marked(),
-      ...(method === 'stepPred' ? { outMean: marked() } : {}),
+      out: drawn(77),
+      ...(method === 'stepPred' ? { outMean: drawn(78) } : {}),
     },
   };
 }
@@ -91,11 +89,13 @@ export function runAsync(method: Method, call: StepCall): Promise<Results> {
 }
 
 /** Everything that a failed call could have changed, in a form for toEqual. */
-export function traces({ s, modelOutput, sample, options }: StepCall): unknown[] {
+export async function traces({ s, modelOutput, sample, options }: StepCall): Promise<unknown[]> {
   const { generator, noise, out, outMean } = (options ?? {}) as Partial<StepCall['options']>;
-  const memory = [modelOutput, sample, noise, out, outMean].map((value) =>
-    bytesAround(dataOf(value)).toString('base64'),
-  );
+  const memory = [];
+  for (const value of [modelOutput, sample, noise, out, outMean]) {
+    const onDevice = value instanceof Tensor && value.device !== 'cpu' && !value.disposed;
+    memory.push(bytesAround(onDevice ? await value.getData() : dataOf(value)).toString('base64'));
+  }
   const positions = [generator].flat().map((g) => (g instanceof Generator ? position(g) : ''));
   return [...memory, ...positions, s.timesteps, s.sigmas, s.discreteSigmas];
 }

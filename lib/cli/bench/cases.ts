@@ -1,7 +1,6 @@
 import type { StepSize } from '../../native';
 import { Generator } from '../../random/generator';
 import { ScoreSdeVeScheduler } from '../../scheduler/scheduler';
-import { Tensor } from '../../tensor/tensor';
 
 /** CIFAR-10, 256x256 and 1024x1024 images, in batches that networks take. */
 export const shapes: readonly (readonly number[])[] = [
@@ -35,11 +34,17 @@ export interface Case {
   async: () => Promise<unknown>;
 }
 
+/** What is made when it is asked for first: a case that is only listed costs nothing. */
+function lazy<T>(make: () => T): () => T {
+  let made: { value: T } | undefined;
+  return () => (made ??= { value: make() }).value;
+}
+
 /** The operations on one shape, through the public interface and with `out` given, so that none allocates. */
 export function casesOf(dims: readonly number[], type: BenchType): Case[] {
   const scheduler = new ScoreSdeVeScheduler();
-  const draw = (seed: number) => new Generator(seed).randn(dims, { type });
-  const [sample, score, out, outMean] = [draw(1), draw(2), draw(3), Tensor.empty(dims, { type })];
+  const draw = (seed: number) => lazy(() => new Generator(seed).randn(dims, { type }));
+  const [sample, score, out, outMean] = [draw(1), draw(2), draw(3), draw(4)];
   const width = type === 'float32' ? 4 : 2;
   const indices = Array.from({ length: dims[0]! }, () => 1000);
   const common = { dims, type, normals: 1 };
@@ -52,33 +57,35 @@ export function casesOf(dims: readonly number[], type: BenchType): Case[] {
       engine,
       bytes: width,
       peer: 'randn',
-      sync: () => generator.randn(dims, { type, out }),
-      async: () => generator.randnAsync(dims, { type, out }),
+      sync: () => generator.randn(dims, { type, out: out() }),
+      async: () => generator.randnAsync(dims, { type, out: out() }),
     };
   };
   const stepPred = (engine: Engine, withMean: boolean): Case => {
     const generator = new Generator(4, { engine });
-    const options = withMean ? { generator, out, outMean } : { generator, out, returnMean: false };
+    const options = lazy(() =>
+      withMean ? { generator, out: out(), outMean: outMean() } : { generator, out: out(), returnMean: false },
+    );
     return {
       ...common,
       op: withMean ? 'stepPred, mean' : 'stepPred',
       engine,
       bytes: (withMean ? 4 : 3) * width,
       peer: 'step_pred',
-      sync: () => scheduler.stepPred(score, 0.5, sample, options),
-      async: () => scheduler.stepPredAsync(score, 0.5, sample, options),
+      sync: () => scheduler.stepPred(score(), 0.5, sample(), options()),
+      async: () => scheduler.stepPredAsync(score(), 0.5, sample(), options()),
     };
   };
   const stepCorrect = (engine: Engine, stepSize: StepSize): Case => {
-    const options = { generator: new Generator(4, { engine }), out, stepSize, sigma: 1 };
+    const options = lazy(() => ({ generator: new Generator(4, { engine }), out: out(), stepSize, sigma: 1 }));
     return {
       ...common,
       op: `stepCorrect ${stepSize}`,
       engine,
       bytes: 3 * width,
       peer: stepSize === 'batch' ? 'step_correct' : undefined,
-      sync: () => scheduler.stepCorrect(score, sample, options),
-      async: () => scheduler.stepCorrectAsync(score, sample, options),
+      sync: () => scheduler.stepCorrect(score(), sample(), options()),
+      async: () => scheduler.stepCorrectAsync(score(), sample(), options()),
     };
   };
   return [
@@ -96,8 +103,8 @@ export function casesOf(dims: readonly number[], type: BenchType): Case[] {
       bytes: 3 * width,
       normals: 0,
       peer: 'add_noise',
-      sync: () => scheduler.addNoise(sample, score, indices, { out }),
-      async: () => scheduler.addNoiseAsync(sample, score, indices, { out }),
+      sync: () => scheduler.addNoise(sample(), score(), indices, { out: out() }),
+      async: () => scheduler.addNoiseAsync(sample(), score(), indices, { out: out() }),
     },
   ];
 }

@@ -1,3 +1,8 @@
+import { once } from 'node:events';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { setTimeout } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+
 /** Times of one call, in microseconds. */
 export interface Timing {
   median: number;
@@ -38,4 +43,29 @@ export async function timeAsync(run: () => Promise<unknown>, seconds: number): P
     now = then;
   }
   return timing(times);
+}
+
+/** Milliseconds that the event loop was held: the longest time, and the 99th percentile. */
+export interface Held {
+  longest: number;
+  p99: number;
+}
+
+/** How long the event loop was held while some work went on. */
+export async function heldDuring(work: () => Promise<unknown>): Promise<Held> {
+  const monitor = monitorEventLoopDelay({ resolution: 1 });
+  monitor.enable();
+  await work();
+  monitor.disable();
+  // The monitor's own period is part of what it reports.
+  return { longest: monitor.max / 1e6 - 1, p99: monitor.percentile(99) / 1e6 - 1 };
+}
+
+/** How long the event loop is held where so many threads compute and nothing else goes on. */
+export async function heldBeside(threads: number, seconds: number): Promise<Held> {
+  const workers = Array.from({ length: threads }, () => new Worker('for (;;);', { eval: true }));
+  await Promise.all(workers.map((worker) => once(worker, 'online')));
+  const held = await heldDuring(() => setTimeout(1000 * seconds));
+  await Promise.all(workers.map((worker) => worker.terminate()));
+  return held;
 }

@@ -1,4 +1,6 @@
-import type { BenchResult, CaseResult, Held } from './run';
+import type { Held } from './measure';
+import type { CallResult, NetworkBenchResult, NetworkResult } from './network';
+import type { BenchResult, CaseResult } from './run';
 
 const columns = [
   'shape',
@@ -63,3 +65,28 @@ export function summary({ machine, limits, fixed, loopDelay }: BenchResult): str
   );
   return lines.join('\n');
 }
+
+export const networkHeader =
+  'model through      batch  steps  seconds   outside the network   event loop held, ms: at most, p99';
+
+/** A run of a pipeline as a line of its table. */
+export function networkLine({ way, batch, steps, seconds, outside, held }: NetworkResult): string {
+  const cells = [
+    way.padEnd(16),
+    String(batch).padStart(7),
+    String(steps).padStart(6),
+    seconds.toFixed(2).padStart(8),
+    `${(100 * outside).toFixed(1)} %`.padStart(21),
+    `${held.longest.toFixed(1)}, ${held.p99.toFixed(1)}`.padStart(37),
+  ];
+  return cells.join(' ');
+}
+
+/** What the machine does to the loop. */
+export const machineLine = ({ threads, held: { longest, p99 } }: NetworkBenchResult['machine'][number]): string =>
+  `${threads} threads that compute, and nothing else`.padEnd(69) +
+  `${longest.toFixed(1)}, ${p99.toFixed(1)}`.padStart(22);
+
+/** What a call of a network costs that hardly works. */
+export const callLine = ({ shape, ours, theirs }: CallResult): string =>
+  `a network of one product, ${shape}: ${us(ours)} us a call, ${us(theirs)} us through onnxruntime-node, ${times(theirs / ours)}`;

@@ -1,5 +1,4 @@
 import { cpus } from 'node:os';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { getNumThreads, setNumThreads } from '../../devices';
 import { native, NoiseKind } from '../../native';
 import { Generator } from '../../random/generator';
@@ -7,7 +6,7 @@ import { ScoreSdeVePipeline } from '../../sampling/pipeline';
 import { ScoreSdeVeScheduler } from '../../scheduler/scheduler';
 import { Tensor } from '../../tensor/tensor';
 import { casesOf, shapes, type BenchType, type Case, type PeerOp } from './cases';
-import { timeAsync, timeSync, type Timing } from './measure';
+import { heldDuring, timeAsync, timeSync, type Held, type Timing } from './measure';
 import { timePeer, type PeerTimes } from './peer';
 
 export interface BenchOptions {
@@ -46,12 +45,6 @@ export interface Limits {
   torch: number;
   /** Bytes a second, by shape. */
   stream: Record<string, { copy: number; triad: number }>;
-}
-
-/** Milliseconds that the event loop was held: the longest time, and the 99th percentile. */
-export interface Held {
-  longest: number;
-  p99: number;
 }
 
 export interface BenchResult {
@@ -201,15 +194,6 @@ async function loopDelay(): Promise<BenchResult['loopDelay']> {
   const running = await heldDuring(all);
   const milliseconds = performance.now() - start;
   return { running, empty: await heldDuring(() => emptyTurns(milliseconds)) };
-}
-
-async function heldDuring(work: () => Promise<unknown>): Promise<Held> {
-  const monitor = monitorEventLoopDelay({ resolution: 1 });
-  monitor.enable();
-  await work();
-  monitor.disable();
-  // The monitor's own period is part of what it reports.
-  return { longest: monitor.max / 1e6 - 1, p99: monitor.percentile(99) / 1e6 - 1 };
 }
 
 async function emptyTurns(milliseconds: number): Promise<void> {

@@ -1,0 +1,42 @@
+import { readdir, realpath, stat } from 'node:fs/promises';
+import { basename, dirname, join, relative, sep } from 'node:path';
+import { ScoreSdeError } from '../errors';
+
+/** What is read of a pipeline's folder. */
+const parts = ['model_index.json', 'scheduler', 'unet'];
+const maxEntries = 10_000;
+
+/**
+ * A folder from elsewhere must not make the loader read what lies outside of it. Links may lead to the folder's own files
+ * and, in Hugging Face's cache, from snapshots/REVISION to the blobs beside it.
+ * @throws ScoreSdeError ERR_CONFIG: a link that leads out, what is neither file nor folder, or too many files
+ */
+export async function assertContained(folder: string): Promise<void> {
+  const root = await realpath(folder).catch(() => undefined);
+  if (root === undefined) return; // there is nothing to read
+  const allowed = basename(dirname(root)) === 'snapshots' ? [root, join(root, '..', '..', 'blobs')] : [root];
+  const seen = new Set<string>();
+
+  const visit = async (path: string): Promise<void> => {
+    const target = await realpath(path).catch(() => undefined);
+    if (target === undefined || seen.has(target)) return; // what leads nowhere reads nothing
+    if (!allowed.some((place) => isInside(place, target)))
+      throw new ScoreSdeError('ERR_CONFIG', `${path}: the link leads out of the model's folder; copy the file there`);
+    if (seen.add(target).size > maxEntries)
+      throw new ScoreSdeError('ERR_CONFIG', `${folder}: expected at most ${maxEntries} files in a model's folder`);
+    const found = await stat(target);
+    if (found.isDirectory()) for (const name of await readdir(target)) await visit(join(target, name));
+    else if (!found.isFile()) throw new ScoreSdeError('ERR_CONFIG', `${path}: expected a file or a folder`);
+  };
+  try {
+    for (const name of parts) await visit(join(root, name));
+  } catch (cause) {
+    if (cause instanceof ScoreSdeError) throw cause;
+    throw new ScoreSdeError('ERR_IO', `cannot read ${folder}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function isInside(folder: string, path: string): boolean {
+  const way = relative(folder, path);
+  return way !== '..' && !way.startsWith(`..${sep}`);
+}

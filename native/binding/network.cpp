@@ -1,0 +1,237 @@
+// Networks of ONNX Runtime.
+#include <napi.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include "binding/args.hpp"
+#include "binding/async_call.hpp"
+#include "binding/attempt.hpp"
+#include "binding/device.hpp"
+#include "binding/exports.hpp"
+#include "cpu/backend.hpp"
+#include "ort/session.hpp"
+
+namespace score_sde::binding {
+namespace {
+
+/// Threads of their own: a network's run waits on the runtime's threads most of its time, and the kernels must not wait
+/// for it. As many as cores, lest runs that no core is free for hold memory; two at least, lest one holds up all
+/// others.
+cpu::ThreadPool& runners() {
+  static auto* const pool = new cpu::ThreadPool(std::max(2, cpu::ThreadPool::defaultThreads()));
+  return *pool;
+}
+
+/// Loading a network takes seconds: runs of others do not wait for it.
+cpu::ThreadPool& loaders() {
+  static auto* const pool = new cpu::ThreadPool(2);
+  return *pool;
+}
+
+class RunCall;
+
+/// A network as JS holds it. The session goes with the last run that uses it, the device's stream after it.
+struct Network {
+  std::shared_ptr<cuda::Context> context;
+  std::shared_ptr<ort::Session> session;
+  std::unordered_map<uint32_t, RunCall*> runs;  // under way, by the numbers that JS gave them
+};
+using SharedNetwork = std::shared_ptr<Network>;
+
+Napi::Value portsOf(Napi::Env env, const std::vector<ort::Port>& ports) {
+  Napi::Array list = Napi::Array::New(env);
+  for (const ort::Port& port : ports) {
+    Napi::Array shape = Napi::Array::New(env);
+    for (size_t i = 0; i < port.dims.size(); ++i)
+      shape.Set(static_cast<uint32_t>(i), port.dims[i] < 0 ? Napi::Value(Napi::String::New(env, port.dimNames[i]))
+                                                           : Napi::Number::New(env, static_cast<double>(port.dims[i])));
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("name", port.name);
+    entry.Set("type", port.type);
+    entry.Set("shape", shape);
+    list.Set(list.Length(), entry);
+  }
+  return list;
+}
+
+class LoadCall final : public AsyncCall {
+ public:
+  explicit LoadCall(Args& args) {
+    library_ = args.text();
+    shared_ = args.flag();
+    if (args.isNext(napi_string)) {
+      source_.path = args.text();
+    } else {
+      source_.size = args.count();
+      source_.bytes = args.array<uint8_t>(source_.size);
+    }
+    options_.intraOpThreads = static_cast<int>(args.count());
+    options_.interOpThreads = static_cast<int>(args.count());
+    options_.graphOptimization = static_cast<int>(args.count());
+    options_.config = args.texts();
+    if (args.isNext(napi_null)) return;
+    const size_t device = args.count();
+    context_ = contextOf(args.env(), device);
+    auto* const stream = reinterpret_cast<void*>(context_->stream());
+    options_.cuda = ort::CudaProvider{static_cast<int>(device), stream, args.texts()};
+  }
+
+ protected:
+  Status execute() override {
+    return attempt([this]() -> Status {
+      const ort::Library* library = nullptr;
+      if (Status s = ort::openLibrary(library_, shared_, &library); !s.ok()) return s;
+      std::unique_ptr<ort::Session> session;
+      if (Status s = ort::Session::load(*library, source_, options_, &session); !s.ok()) return s;
+      session_ = std::move(session);
+      return {};
+    });
+  }
+
+  Napi::Value result(Napi::Env env) override {
+    Napi::Object loaded = Napi::Object::New(env);
+    loaded.Set("inputs", portsOf(env, session_->inputs()));
+    loaded.Set("outputs", portsOf(env, session_->outputs()));
+    loaded.Set("library", session_->library().path);
+    loaded.Set("version", session_->library().version);
+    auto* const network = new SharedNetwork(new Network{std::move(context_), std::move(session_), {}});
+    loaded.Set("network",
+               Napi::External<SharedNetwork>::New(env, network, [](Napi::Env, SharedNetwork* n) { delete n; }));
+    return loaded;
+  }
+
+ private:
+  std::string library_;
+  bool shared_ = true;
+  ort::Source source_;
+  ort::SessionOptions options_;
+  std::shared_ptr<cuda::Context> context_;
+  std::shared_ptr<ort::Session> session_;
+};
+
+/// Whether CUDA's provider can be used with a library.
+class ProviderCall final : public AsyncCall {
+ public:
+  explicit ProviderCall(Args& args) : library_(args.text()), shared_(args.flag()) {}
+
+ protected:
+  Status execute() override {
+    return attempt([this]() -> Status {
+      const ort::Library* library = nullptr;
+      if (Status s = ort::openLibrary(library_, shared_, &library); !s.ok()) return s;
+      return ort::checkCudaProvider(*library);
+    });
+  }
+  Napi::Value result(Napi::Env env) override { return env.Undefined(); }
+
+ private:
+  const std::string library_;
+  const bool shared_;
+};
+
+SharedNetwork networkOf(Args& args) { return *args.external<SharedNetwork>(); }
+
+class RunCall final : public AsyncCall {
+ public:
+  explicit RunCall(Args& args) : network_(networkOf(args)), session_(network_->session) {
+    if (session_ == nullptr) fail(args.env(), Status::error("ERR_DISPOSED", "the network is disposed"));
+    id_ = static_cast<uint32_t>(args.count());
+    p_.backend = &cpu::backend();
+    p_.width = args.count();
+    p_.fill = args.count();
+    p_.dims = args.dims();
+    if (p_.dims.empty()) fail(args.env(), Status::error("ERR_NATIVE", "expected dims"));
+    p_.rows = static_cast<size_t>(p_.dims[0]);
+    const size_t count = args.elements(p_.dims);
+    p_.samplePort = portOf(args, session_->inputs());
+    p_.sample = args.view(count);
+    p_.outputPort = portOf(args, session_->outputs());
+    p_.out = args.view(count);
+    p_.onDevice = args.onDevice();
+    if (p_.onDevice && args.context() != network_->context.get())
+      fail(args.env(), Status::error("ERR_CONFIG", "the states lie on a device that the network does not run on"));
+    shares_ = args.shares();
+    for (size_t further = args.count(); further > 0; --further) {
+      ort::InputParams input;
+      input.port = portOf(args, session_->inputs());
+      input.dims = args.dims();
+      input.bytes = args.count();
+      input.data = args.array<uint8_t>(input.bytes);
+      input.perRow = args.flag();
+      if (input.perRow && input.bytes % std::max<size_t>(p_.rows, 1) != 0)
+        fail(args.env(), Status::error("ERR_NATIVE", "expected an input of as many rows as the states"));
+      p_.inputs.push_back(std::move(input));
+    }
+    network_->runs[id_] = this;
+  }
+  ~RunCall() override { network_->runs.erase(id_); }
+
+ protected:
+  Status execute() override {
+    return attempt([this] { return session_->run(p_, stop_); });
+  }
+  Napi::Value result(Napi::Env env) override { return env.Undefined(); }
+  void interrupt() override { stop_.request(); }
+
+ private:
+  static size_t portOf(Args& args, const std::vector<ort::Port>& ports) {
+    const size_t port = args.count();
+    if (port >= ports.size()) fail(args.env(), Status::error("ERR_NATIVE", "the network has no such port"));
+    return port;
+  }
+
+  SharedNetwork network_;
+  std::shared_ptr<ort::Session> session_;
+  uint32_t id_ = 0;
+  std::vector<std::shared_ptr<cuda::Buffer>> shares_;
+  ort::RunParams p_;
+  ort::Stop stop_;
+};
+
+/// Gives the session back, unless a run still uses it: then that does.
+class ReleaseCall final : public AsyncCall {
+ public:
+  explicit ReleaseCall(Args& args) : session_(std::move(networkOf(args)->session)) {}
+
+ protected:
+  Status execute() override {
+    session_.reset();
+    return {};
+  }
+  Napi::Value result(Napi::Env env) override { return env.Undefined(); }
+
+ private:
+  std::shared_ptr<ort::Session> session_;
+};
+
+template <class Call, cpu::ThreadPool& (*pool)() = loaders>
+Napi::Value async(const Napi::CallbackInfo& info) {
+  Args args(info, true);
+  auto call = std::make_unique<Call>(args);
+  return AsyncCall::start(info.Env(), std::move(call), args.held(), pool());
+}
+
+/// Ends a run that is under way, if it still is.
+Napi::Value stopNetwork(const Napi::CallbackInfo& info) {
+  Args args(info);
+  const SharedNetwork network = networkOf(args);
+  const auto run = network->runs.find(static_cast<uint32_t>(args.count()));
+  if (run != network->runs.end()) run->second->cancel(Status::error("ERR_ABORTED", "the run was ended"));
+  return info.Env().Undefined();
+}
+
+}  // namespace
+
+void exportNetworks(Exports& exports) {
+  exports.add("checkProviderAsync", async<ProviderCall>);
+  exports.add("loadNetworkAsync", async<LoadCall>);
+  exports.add("runNetworkAsync", (async<RunCall, runners>));
+  exports.add("stopNetwork", stopNetwork);
+  exports.add("releaseNetworkAsync", async<ReleaseCall>);
+}
+
+}  // namespace score_sde::binding

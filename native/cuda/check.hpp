@@ -1,0 +1,49 @@
+// Every call of the runtime is checked; its error says which call, and the runtime's name and words for it.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "core/status.hpp"
+
+namespace score_sde::cuda {
+
+inline Status failure(cudaError_t error, const char* call) {
+  const bool memory = error == cudaErrorMemoryAllocation;
+  return Status::error(memory ? "ERR_MEMORY" : "ERR_CUDA",
+                       std::string(call) + ": " + cudaGetErrorName(error) + ": " + cudaGetErrorString(error));
+}
+
+inline Status checked(cudaError_t error, const char* call) {
+  if (error == cudaSuccess) return {};
+  cudaGetLastError();  // an error that ends nothing is forgotten, one that ends the context comes again by itself
+  return failure(error, call);
+}
+
+/// Makes a device the thread's while it lives.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) : device_(device), error_(cudaGetDevice(&before_)) {
+    if (error_ == cudaSuccess && before_ != device) error_ = cudaSetDevice(device);
+  }
+  ~OnDevice() {
+    if (error_ == cudaSuccess && before_ != device_) cudaSetDevice(before_);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+  Status status() const { return checked(error_, "cudaSetDevice"); }
+
+ private:
+  int before_ = 0;
+  const int device_;
+  cudaError_t error_;
+};
+
+}  // namespace score_sde::cuda
+
+/// In functions that return a Status: goes on only where the call went well.
+#define TRY_CUDA(function, ...) TRY_STATUS(::score_sde::cuda::checked(function(__VA_ARGS__), #function))
+
+/// In functions that return a Status: the rest of them is on that device.
+#define TRY_ON_DEVICE(device)                     \
+  const ::score_sde::cuda::OnDevice here(device); \
+  TRY_STATUS(here.status())

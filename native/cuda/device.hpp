@@ -1,0 +1,78 @@
+// The face of the CUDA backend: free of CUDA's own headers, so that what uses it compiles without them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "core/backend.hpp"
+#include "core/status.hpp"
+
+namespace score_sde::cuda {
+
+/// Device memory; given back where it came from when the last share in it goes.
+class Buffer {
+ public:
+  Buffer(void* data, size_t bytes, int device) : data(data), bytes(bytes), device(device) {}
+  virtual ~Buffer() = default;
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  void* const data;
+  const size_t bytes;
+  const int device;
+};
+
+/// One device as a JS environment uses it: a stream of its own on which all is enqueued, and memory in the order of
+/// that stream. For the environment's thread, but for what says otherwise.
+class Context {
+ public:
+  virtual ~Context() = default;
+
+  virtual int device() const = 0;
+  /// The operations, enqueued.
+  virtual Backend& backend() = 0;
+
+  /// Memory for what is enqueued from now on; not cleared.
+  virtual Status allocate(size_t bytes, std::shared_ptr<Buffer>& out) = 0;
+  virtual Status fill(void* to, uint8_t byte, size_t bytes) = 0;
+  virtual Status copy(void* to, const void* from, size_t bytes) = 0;
+  /// From host memory through pinned memory; `from` is free when it returns. On any thread: it waits where the pinned
+  /// memory is still in use.
+  virtual Status upload(void* to, const void* from, size_t bytes) = 0;
+  /// To host memory. On any thread; waits for the copy, not for the stream: what is read must be complete.
+  virtual Status download(void* to, const void* from, size_t bytes) = 0;
+  /// Copies a word to pinned memory once the stream gets there; the host looks at that without waiting.
+  virtual Status publish(const uint32_t* word, std::shared_ptr<const uint32_t>& seen) = 0;
+
+  /// Calls done(data, status) on a thread of the driver's once all that is enqueued is done, also where it failed.
+  virtual Status notify(void (*done)(void* data, Status status), void* data) = 0;
+
+  /// The stream, and its order against others: what is enqueued next waits for what is on `other` now, or the other
+  /// way.
+  virtual uintptr_t stream() const = 0;
+  virtual Status waitFor(uintptr_t other) = 0;
+  virtual Status precede(uintptr_t other) = 0;
+  /// Waits until the device has nothing to do, on any stream: where an order among streams cannot be had.
+  virtual void settle() = 0;
+
+  /// The device of whose memory a pointer is; ERR_CUDA where it is of none.
+  virtual Status inspect(void* data, int& device) = 0;
+  /// The 64 bytes by which another process opens the block that begins at `data`.
+  virtual Status exportHandle(void* data, uint8_t (&handle)[64]) = 0;
+  /// The whole block of another process's, mapped until the last share goes: nothing may be at work on it then.
+  virtual Status importHandle(const uint8_t (&handle)[64], std::shared_ptr<Buffer>& out) = 0;
+
+  /// Bytes that tensors hold, and that the pool keeps for the next ones.
+  struct Usage {
+    size_t used = 0, kept = 0;
+  };
+  virtual Usage usage() const = 0;
+  /// Gives back what the pool keeps; waits for the device.
+  virtual Status trim() = 0;
+};
+
+/// A context of its own on a device. ERR_CUDA_UNAVAILABLE, ERR_CUDA.
+Status open(int device, std::shared_ptr<Context>& out);
+
+}  // namespace score_sde::cuda

@@ -1,0 +1,46 @@
+// What happens to a batch when its sampling is over.
+#pragma once
+
+#include "cuda/kernels/batch.cuh"
+#include "cuda/launch.hpp"
+#include "math/ve.hpp"
+
+namespace score_sde::cuda {
+
+struct CastArgs {
+  uint64_t count = 0;
+  ConstView in;
+  View out;
+  bool clamped = false;
+};
+
+/// out = in, rounded to its type; clamped to [0, 1] where that is wanted.
+__global__ void __launch_bounds__(kThreads) cast(const __grid_constant__ CastArgs p) {
+  const uint64_t at = blockIdx.x * kTile + 8 * threadIdx.x;
+  const uint64_t left = at < p.count ? p.count - at : 0;
+  const uint32_t count = static_cast<uint32_t>(left < 8 ? left : 8);
+  const Bits<2> in = load<2>(p.in, at, count);
+  Bits<2> out = {};
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const float value = in.value(p.in.type, i);
+    out.set(p.out.type, i, p.clamped ? clamp01(value) : value);
+  }
+  store<2>(p.out, at, count, out);
+}
+
+/// A thread to a pixel, whose channels lie side by side in the picture.
+__global__ void __launch_bounds__(kThreads) imageGrid(const __grid_constant__ ImageGridParams p) {
+  const uint64_t plane = static_cast<uint64_t>(p.height) * p.width;
+  const uint64_t pixel = blockIdx.x * static_cast<uint64_t>(kThreads) + threadIdx.x;
+  if (pixel >= p.count * plane) return;
+  const uint64_t image = pixel / plane, at = pixel % plane, y = at / p.width, x = at % p.width;
+  const uint64_t top = image / p.columns * p.height + y, side = image % p.columns * p.width + x;
+  uint8_t* const out = p.out + (top * p.columns * p.width + side) * p.channels;
+  for (uint64_t c = 0; c < p.channels; ++c) {
+    const Bits<1> bits = load<1>(p.images, (image * p.channels + c) * plane + at, 1);
+    out[c] = quantize(bits.value(p.images.type, 0));
+  }
+}
+
+}  // namespace score_sde::cuda

@@ -1,0 +1,62 @@
+// Launch shapes: pure functions of a batch's shape and of what a device is.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "core/params.hpp"
+#include "math/sum_tree.hpp"
+
+namespace score_sde::cuda {
+
+struct Traits {
+  int major = 0;            // of the compute capability
+  int multiprocessors = 0;  // of which each holds one block of kWholeThreads at least
+  int maxCluster = 0;       // blocks of such a cluster; 0 where there are none
+};
+
+inline constexpr uint32_t kThreads = 128;               // of most kernels
+inline constexpr size_t kTile = 8 * kThreads;           // elements of a row that a block updates
+inline constexpr uint32_t kWarpGroups = kThreads / 32;  // groups of the sum tree that a block of `norms` sums
+inline constexpr uint32_t kWholeThreads = 1024;
+inline constexpr size_t kWholeGroups = kWholeThreads * 4 / kSumGroup;  // that a block of `correctWhole` holds
+inline constexpr size_t kWholeRows = 512;
+inline constexpr size_t kMaxBlocks = (size_t{1} << 31) - 1;
+
+/// Blocks that stand row by row.
+struct RowBlocks {
+  size_t perRow = 0, blocks = 0;
+  bool fits() const { return blocks <= kMaxBlocks; }
+};
+
+inline RowBlocks updateBlocks(Shape shape) {
+  const size_t perRow = (shape.cols + kTile - 1) / kTile;
+  return {perRow, perRow * shape.rows};
+}
+
+inline RowBlocks normBlocks(Shape shape) {
+  const size_t perRow = (sumGroups(shape.cols) + kWarpGroups - 1) / kWarpGroups;
+  return {perRow, perRow * shape.rows};
+}
+
+/// How a corrector that measures norms is launched: at once where every element has a place in a register, so that the
+/// blocks of a cluster, or of a cooperative grid, can wait for one another; else as norms and update.
+struct CorrectPlan {
+  enum class Kind : uint8_t { Cluster, Cooperative, Split };
+  Kind kind = Kind::Split;
+  uint32_t blocks = 0;
+};
+
+inline CorrectPlan correctPlan(Shape shape, const Traits& device) {
+  using Kind = CorrectPlan::Kind;
+  const size_t groups = shape.rows * sumGroups(shape.cols);
+  const size_t blocks = (groups + kWholeGroups - 1) / kWholeGroups;
+  if (blocks == 0 || shape.rows > kWholeRows || blocks > static_cast<size_t>(device.multiprocessors)) return {};
+  uint32_t cluster = 1;  // a power of two: what is left over waits with the others
+  while (cluster < blocks) cluster *= 2;
+  if (cluster <= static_cast<uint32_t>(std::max(device.maxCluster, 0))) return {Kind::Cluster, cluster};
+  return {Kind::Cooperative, static_cast<uint32_t>(blocks)};
+}
+
+}  // namespace score_sde::cuda

@@ -1,0 +1,45 @@
+// Device memory in the order of a stream, behind plain cudaMalloc: what is given back is used again by what the stream
+// does next, without waiting for anything.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "cuda/device.hpp"
+
+namespace score_sde::cuda {
+
+/// Allocates on the thread of its environment, takes blocks back on any. Lives as long as its blocks.
+class Pool : public std::enable_shared_from_this<Pool> {
+ public:
+  Pool(int device, cudaStream_t stream) : device_(device), stream_(stream) {}
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  Status allocate(size_t bytes, std::shared_ptr<Buffer>& out);
+  /// Gives back to the device what nobody uses; waits for it.
+  Status trim();
+  Context::Usage usage() const;
+
+ private:
+  class Block;
+  void take(void* data, size_t size);
+  Status releaseKept();
+
+  const int device_;
+  const cudaStream_t stream_;
+  mutable std::mutex mutex_;
+  std::multimap<size_t, void*> free_;
+  Context::Usage usage_;
+};
+
+/// The size that is asked of the device for a request: with three significant bits, so that what one tensor gives back
+/// fits the next that is a little smaller.
+size_t blockSize(size_t bytes);
+
+}  // namespace score_sde::cuda

@@ -1,0 +1,45 @@
+// The streams of a context, and words that their work tells the host.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "core/status.hpp"
+
+namespace score_sde::cuda {
+
+/// Destroyed after everything that enqueues on them.
+class Streams : public std::enable_shared_from_this<Streams> {
+ public:
+  explicit Streams(int device) : device(device) {}
+  ~Streams();
+  Streams(const Streams&) = delete;
+  Streams& operator=(const Streams&) = delete;
+
+  Status create();
+  /// A word of pinned memory that `work` may write, UINT32_MAX at first. It is another's once all that was enqueued
+  /// before its last share went is done: nobody waits for that.
+  Status word(std::shared_ptr<const uint32_t>& given);
+
+  const int device;
+  cudaStream_t work = nullptr, out = nullptr;  // `out` copies what is complete to the host, beside the work
+  cudaEvent_t before = nullptr, after = nullptr;
+
+ private:
+  struct Word {
+    uint32_t* data = nullptr;
+    cudaEvent_t free = nullptr;
+  };
+  Status next(Word& found);
+  void take(Word given);
+
+  std::mutex mutex_;
+  std::vector<Word> words_;  // all of them
+  std::deque<Word> free_;    // those that were given back, in the order of the stream
+};
+
+}  // namespace score_sde::cuda

@@ -1,0 +1,182 @@
+// The part of ONNX Runtime's C API in use. Its functions stand in a table that is only ever appended to, so a place in
+// it is as good as a header; library.cpp checks the table before anything else is done with it.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include "core/status.hpp"
+
+namespace score_sde::ort {
+
+struct OrtStatus;
+struct OrtEnv;
+struct OrtSession;
+struct OrtSessionOptions;
+struct OrtRunOptions;
+struct OrtIoBinding;
+struct OrtValue;
+struct OrtMemoryInfo;
+struct OrtTypeInfo;
+struct OrtTensorInfo;
+struct OrtAllocator;
+struct OrtCudaOptions;
+
+#if defined(_WIN32)
+using PathChar = wchar_t;
+#else
+using PathChar = char;
+#endif
+
+/// The version of the table that is asked for: any library from 1.17 on has it.
+inline constexpr uint32_t kApiVersion = 17;
+/// Entries of its table up to the last in use.
+inline constexpr size_t kSlots = 264;
+
+// The runtime's enumerations, as far as they are used.
+enum ElementType : int { kFloat32 = 1, kFloat16 = 10, kFloat64 = 11 };
+enum LoggingLevel : int { kError = 3, kFatal = 4 };
+enum AllocatorType : int { kDeviceAllocator = 0 };
+enum MemoryType : int { kDefaultMemory = 0 };
+
+template <size_t Slot, class Signature>
+struct Entry {};
+
+inline constexpr Entry<2, const char*(const OrtStatus*)> GetErrorMessage;
+inline constexpr Entry<3, OrtStatus*(int, const char*, OrtEnv**)> CreateEnv;
+inline constexpr Entry<7, OrtStatus*(const OrtEnv*, const PathChar*, const OrtSessionOptions*, OrtSession**)>
+    CreateSession;
+inline constexpr Entry<8, OrtStatus*(const OrtEnv*, const void*, size_t, const OrtSessionOptions*, OrtSession**)>
+    CreateSessionFromArray;
+inline constexpr Entry<10, OrtStatus*(OrtSessionOptions**)> CreateSessionOptions;
+inline constexpr Entry<13, OrtStatus*(OrtSessionOptions*, int)> SetSessionExecutionMode;
+inline constexpr Entry<22, OrtStatus*(OrtSessionOptions*, int)> SetSessionLogSeverityLevel;
+inline constexpr Entry<23, OrtStatus*(OrtSessionOptions*, int)> SetSessionGraphOptimizationLevel;
+inline constexpr Entry<24, OrtStatus*(OrtSessionOptions*, int)> SetIntraOpNumThreads;
+inline constexpr Entry<25, OrtStatus*(OrtSessionOptions*, int)> SetInterOpNumThreads;
+inline constexpr Entry<30, OrtStatus*(const OrtSession*, size_t*)> SessionGetInputCount;
+inline constexpr Entry<31, OrtStatus*(const OrtSession*, size_t*)> SessionGetOutputCount;
+inline constexpr Entry<33, OrtStatus*(const OrtSession*, size_t, OrtTypeInfo**)> SessionGetInputTypeInfo;
+inline constexpr Entry<34, OrtStatus*(const OrtSession*, size_t, OrtTypeInfo**)> SessionGetOutputTypeInfo;
+inline constexpr Entry<36, OrtStatus*(const OrtSession*, size_t, OrtAllocator*, char**)> SessionGetInputName;
+inline constexpr Entry<37, OrtStatus*(const OrtSession*, size_t, OrtAllocator*, char**)> SessionGetOutputName;
+inline constexpr Entry<39, OrtStatus*(OrtRunOptions**)> CreateRunOptions;
+inline constexpr Entry<41, OrtStatus*(OrtRunOptions*, int)> RunOptionsSetRunLogSeverityLevel;
+inline constexpr Entry<46, OrtStatus*(OrtRunOptions*)> RunOptionsSetTerminate;
+inline constexpr Entry<47, OrtStatus*(OrtRunOptions*)> RunOptionsUnsetTerminate;
+inline constexpr Entry<49, OrtStatus*(const OrtMemoryInfo*, void*, size_t, const int64_t*, size_t, int, OrtValue**)>
+    CreateTensorWithDataAsOrtValue;
+inline constexpr Entry<55, OrtStatus*(const OrtTypeInfo*, const OrtTensorInfo**)> CastTypeInfoToTensorInfo;
+inline constexpr Entry<60, OrtStatus*(const OrtTensorInfo*, int*)> GetTensorElementType;
+inline constexpr Entry<61, OrtStatus*(const OrtTensorInfo*, size_t*)> GetDimensionsCount;
+inline constexpr Entry<62, OrtStatus*(const OrtTensorInfo*, int64_t*, size_t)> GetDimensions;
+inline constexpr Entry<63, OrtStatus*(const OrtTensorInfo*, const char**, size_t)> GetSymbolicDimensions;
+inline constexpr Entry<68, OrtStatus*(const char*, int, int, int, OrtMemoryInfo**)> CreateMemoryInfo;
+inline constexpr Entry<76, OrtStatus*(OrtAllocator*, void*)> AllocatorFree;
+inline constexpr Entry<78, OrtStatus*(OrtAllocator**)> GetAllocatorWithDefaultOptions;
+inline constexpr Entry<93, void(OrtStatus*)> ReleaseStatus;
+inline constexpr Entry<94, void(OrtMemoryInfo*)> ReleaseMemoryInfo;
+inline constexpr Entry<95, void(OrtSession*)> ReleaseSession;
+inline constexpr Entry<96, void(OrtValue*)> ReleaseValue;
+inline constexpr Entry<97, void(OrtRunOptions*)> ReleaseRunOptions;
+inline constexpr Entry<98, void(OrtTypeInfo*)> ReleaseTypeInfo;
+inline constexpr Entry<100, void(OrtSessionOptions*)> ReleaseSessionOptions;
+inline constexpr Entry<130, OrtStatus*(OrtSessionOptions*, const char*, const char*)> AddSessionConfigEntry;
+inline constexpr Entry<133, OrtStatus*(OrtSession*, const OrtRunOptions*, const OrtIoBinding*)> RunWithBinding;
+inline constexpr Entry<134, OrtStatus*(OrtSession*, OrtIoBinding**)> CreateIoBinding;
+inline constexpr Entry<135, void(OrtIoBinding*)> ReleaseIoBinding;
+inline constexpr Entry<136, OrtStatus*(OrtIoBinding*, const char*, const OrtValue*)> BindInput;
+inline constexpr Entry<137, OrtStatus*(OrtIoBinding*, const char*, const OrtValue*)> BindOutput;
+inline constexpr Entry<165, OrtStatus*(OrtRunOptions*, const char*, const char*)> AddRunConfigEntry;
+inline constexpr Entry<204, OrtStatus*(OrtSessionOptions*, const OrtCudaOptions*)>
+    SessionOptionsAppendExecutionProviderCuda;
+inline constexpr Entry<205, OrtStatus*(OrtCudaOptions**)> CreateCudaProviderOptions;
+inline constexpr Entry<206, OrtStatus*(OrtCudaOptions*, const char* const*, const char* const*, size_t)>
+    UpdateCudaProviderOptions;
+inline constexpr Entry<208, void(OrtCudaOptions*)> ReleaseCudaProviderOptions;
+inline constexpr Entry<263, OrtStatus*(OrtCudaOptions*, const char*, void*)> UpdateCudaProviderOptionsWithValue;
+
+/// The table: api(CreateEnv, ...) calls the function of that name.
+class Api {
+ public:
+  Api() = default;
+  explicit Api(const void* table) : table_(static_cast<const void* const*>(table)) {}
+
+  template <size_t Slot, class Result, class... Parameters>
+  Result operator()(Entry<Slot, Result(Parameters...)>, std::type_identity_t<Parameters>... arguments) const {
+    return reinterpret_cast<Result (*)(Parameters...)>(const_cast<void*>(table_[Slot]))(arguments...);
+  }
+
+  /// Where nobody can do anything about an error.
+  void forget(OrtStatus* status) const {
+    if (status != nullptr) (*this)(ReleaseStatus, status);
+  }
+
+  /// Whether the table is as long as it must be, as far as can be told.
+  bool isWhole() const {
+    return table_ != nullptr &&
+           std::all_of(table_, table_ + kSlots, [](const void* entry) { return entry != nullptr; });
+  }
+
+  /// The runtime's word on what went wrong, as a Status of this code.
+  Status check(OrtStatus* status, const char* code = "ERR_MODEL") const {
+    if (status == nullptr) return {};
+    std::string message = (*this)(GetErrorMessage, status);
+    (*this)(ReleaseStatus, status);
+    // "file:line function [ONNXRuntimeError] : 1 : FAIL : what went wrong"
+    constexpr std::string_view kMark = "[ONNXRuntimeError] : ", kColon = " : ";
+    if (const size_t mark = message.rfind(kMark); mark != std::string::npos) {
+      const size_t number = message.find(kColon, mark + kMark.size());
+      const size_t name = number == std::string::npos ? number : message.find(kColon, number + kColon.size());
+      if (name != std::string::npos) message.erase(0, name + kColon.size());
+    }
+    return Status::error(code, std::move(message));
+  }
+
+ private:
+  const void* const* table_ = nullptr;
+};
+
+/// Owns an object of the runtime.
+template <class Object, class Release>
+class Handle {
+ public:
+  explicit Handle(const Api& api) : api_(&api) {}
+  Handle(Handle&& other) noexcept : api_(other.api_), object_(std::exchange(other.object_, nullptr)) {}
+  Handle& operator=(Handle&& other) noexcept {
+    std::swap(api_, other.api_);
+    std::swap(object_, other.object_);
+    return *this;
+  }
+  ~Handle() { reset(); }
+
+  Object* get() const { return object_; }
+  /// Where a function of the runtime writes a new one.
+  Object** out() {
+    reset();
+    return &object_;
+  }
+
+ private:
+  void reset() {
+    if (object_ != nullptr) (*api_)(Release{}, std::exchange(object_, nullptr));
+  }
+  const Api* api_;
+  Object* object_ = nullptr;
+};
+
+using SessionHandle = Handle<OrtSession, std::remove_const_t<decltype(ReleaseSession)>>;
+using SessionOptionsHandle = Handle<OrtSessionOptions, std::remove_const_t<decltype(ReleaseSessionOptions)>>;
+using RunOptionsHandle = Handle<OrtRunOptions, std::remove_const_t<decltype(ReleaseRunOptions)>>;
+using BindingHandle = Handle<OrtIoBinding, std::remove_const_t<decltype(ReleaseIoBinding)>>;
+using ValueHandle = Handle<OrtValue, std::remove_const_t<decltype(ReleaseValue)>>;
+using MemoryInfoHandle = Handle<OrtMemoryInfo, std::remove_const_t<decltype(ReleaseMemoryInfo)>>;
+using TypeInfoHandle = Handle<OrtTypeInfo, std::remove_const_t<decltype(ReleaseTypeInfo)>>;
+using CudaOptionsHandle = Handle<OrtCudaOptions, std::remove_const_t<decltype(ReleaseCudaProviderOptions)>>;
+
+}  // namespace score_sde::ort

@@ -1,0 +1,323 @@
+#include "ort/session.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <string_view>
+
+namespace score_sde::ort {
+namespace {
+
+/// Bytes of an element of states, by ONNX's number; 0 for what states are not made of.
+size_t sizeOfElement(int type) { return type == kFloat64 ? 8 : type == kFloat32 ? 4 : type == kFloat16 ? 2 : 0; }
+
+Dtype dtypeOf(int type) { return type == kFloat16 ? Dtype::Float16 : Dtype::Float32; }
+
+/// Makes room for `count` parts of `each` bytes; false where no memory could hold them.
+bool grow(std::vector<unsigned char>& bytes, size_t count, size_t each) {
+  if (each != 0 && count > bytes.max_size() / each) return false;
+  bytes.resize(count * each);
+  return true;
+}
+
+Status tooLarge() { return Status::error("ERR_MEMORY", "the network's batch is larger than any memory"); }
+
+std::filesystem::path pathOf(const std::string& utf8) {
+  return {std::u8string(reinterpret_cast<const char8_t*>(utf8.data()), utf8.size())};
+}
+
+}  // namespace
+
+void Stop::request() {
+  const std::lock_guard lock(mutex_);
+  requested_.store(true, std::memory_order_relaxed);
+  if (running_ != nullptr) api_->forget((*api_)(RunOptionsSetTerminate, running_));
+}
+
+Stop::Scope::Scope(Stop& stop, const Api& api, OrtRunOptions* options) : stop_(stop) {
+  const std::lock_guard lock(stop_.mutex_);
+  stop_.api_ = &api;
+  stop_.running_ = options;
+}
+
+Stop::Scope::~Scope() {
+  const std::lock_guard lock(stop_.mutex_);
+  if (stop_.requested()) stop_.api_->forget((*stop_.api_)(RunOptionsUnsetTerminate, stop_.running_));
+  stop_.running_ = nullptr;
+}
+
+/// What a port is bound to.
+struct Session::Bound {
+  const void* data = nullptr;
+  std::vector<int64_t> dims;
+};
+
+/// What one run at a time needs; kept for the next, so that a loop binds once and allocates nothing.
+struct Session::Lane {
+  explicit Lane(const Api& api) : binding(api), options(api) {}
+  BindingHandle binding;
+  RunOptionsHandle options;
+  std::vector<Bound> inputs, outputs;
+  // States of the network's type, and rows that are filled up to a width, by input; the score's.
+  std::vector<std::vector<unsigned char>> staged, padded;
+  std::vector<unsigned char> score, paddedScore;
+};
+
+Session::Session(const Library& library)
+    : library_(library), session_(library.api), host_(library.api), device_(library.api) {}
+Session::~Session() = default;
+
+Status Session::load(const Library& library, const Source& source, const SessionOptions& options,
+                     std::unique_ptr<Session>* session) {
+  const Api& api = library.api;
+  std::unique_ptr<Session> made(new Session(library));
+  SessionOptionsHandle settings(api);
+  TRY_STATUS(api.check(api(CreateSessionOptions, settings.out())));
+  OrtSessionOptions* const o = settings.get();
+  OrtStatus* const results[] = {
+      api(SetIntraOpNumThreads, o, options.intraOpThreads),
+      api(SetInterOpNumThreads, o, options.interOpThreads),
+      api(SetSessionExecutionMode, o, options.interOpThreads > 1 ? 1 : 0),
+      api(SetSessionGraphOptimizationLevel, o, options.graphOptimization),
+      api(SetSessionLogSeverityLevel, o, kFatal),  // what fails comes back as a status
+  };
+  Status failed;
+  for (OrtStatus* const result : results)  // all of them, lest one is lost
+    if (Status status = api.check(result); !status.ok()) failed = std::move(status);
+  if (!failed.ok()) return failed;
+  // Between its runs the network leaves the cores to the step kernels, unless told otherwise.
+  std::map<std::string, std::string> config = {{"session.force_spinning_stop", "1"}};
+  for (const auto& [key, value] : options.config) config[key] = value;
+  for (const auto& [key, value] : config)
+    TRY_STATUS(api.check(api(AddSessionConfigEntry, o, key.c_str(), value.c_str()), "ERR_CONFIG"));
+  if (options.cuda) {
+    CudaOptionsHandle cuda(api);
+    TRY_STATUS(api.check(api(CreateCudaProviderOptions, cuda.out()), "ERR_CUDA_UNAVAILABLE"));
+    // Nothing at first: whether the provider's library loads at all.
+    TRY_STATUS(api.check(api(UpdateCudaProviderOptions, cuda.get(), nullptr, nullptr, 0), "ERR_CUDA_UNAVAILABLE"));
+    std::vector<const char*> keys, values;
+    for (const auto& [key, value] : options.cuda->settings) {
+      keys.push_back(key.c_str());
+      values.push_back(value.c_str());
+    }
+    TRY_STATUS(
+        api.check(api(UpdateCudaProviderOptions, cuda.get(), keys.data(), values.data(), keys.size()), "ERR_CONFIG"));
+    TRY_STATUS(
+        api.check(api(UpdateCudaProviderOptionsWithValue, cuda.get(), "user_compute_stream", options.cuda->stream)));
+    TRY_STATUS(api.check(api(SessionOptionsAppendExecutionProviderCuda, o, cuda.get()), "ERR_CUDA_UNAVAILABLE"));
+    TRY_STATUS(api.check(
+        api(CreateMemoryInfo, "Cuda", kDeviceAllocator, options.cuda->device, kDefaultMemory, made->device_.out())));
+  }
+  TRY_STATUS(api.check(
+      source.path.empty() ? api(CreateSessionFromArray, library.env, source.bytes, source.size, o, made->session_.out())
+                          : api(CreateSession, library.env, pathOf(source.path).c_str(), o, made->session_.out())));
+  TRY_STATUS(api.check(api(CreateMemoryInfo, "Cpu", kDeviceAllocator, 0, kDefaultMemory, made->host_.out())));
+  TRY_STATUS(made->describe());
+  *session = std::move(made);
+  return {};
+}
+
+Status Session::describe() {
+  TRY_STATUS(portsOf(true, inputs_));
+  return portsOf(false, outputs_);
+}
+
+Status Session::portsOf(bool input, std::vector<Port>& ports) {
+  const Api& api = library_.api;
+  OrtAllocator* allocator = nullptr;
+  TRY_STATUS(api.check(api(GetAllocatorWithDefaultOptions, &allocator)));
+  size_t count = 0;
+  OrtSession* const session = session_.get();
+  TRY_STATUS(
+      api.check(input ? api(SessionGetInputCount, session, &count) : api(SessionGetOutputCount, session, &count)));
+  for (size_t i = 0; i < count; ++i) {
+    Port port;
+    char* name = nullptr;
+    TRY_STATUS(api.check(input ? api(SessionGetInputName, session, i, allocator, &name)
+                               : api(SessionGetOutputName, session, i, allocator, &name)));
+    port.name = name;
+    api.check(api(AllocatorFree, allocator, name));
+    TypeInfoHandle type(api);
+    TRY_STATUS(api.check(input ? api(SessionGetInputTypeInfo, session, i, type.out())
+                               : api(SessionGetOutputTypeInfo, session, i, type.out())));
+    const OrtTensorInfo* tensor = nullptr;  // part of `type`
+    TRY_STATUS(api.check(api(CastTypeInfoToTensorInfo, type.get(), &tensor)));
+    if (tensor != nullptr) {
+      size_t rank = 0;
+      TRY_STATUS(api.check(api(GetTensorElementType, tensor, &port.type)));
+      TRY_STATUS(api.check(api(GetDimensionsCount, tensor, &rank)));
+      port.dims.resize(rank);
+      std::vector<const char*> names(rank);
+      TRY_STATUS(api.check(api(GetDimensions, tensor, port.dims.data(), rank)));
+      TRY_STATUS(api.check(api(GetSymbolicDimensions, tensor, names.data(), rank)));
+      for (const char* const dim : names) port.dimNames.emplace_back(dim == nullptr ? "" : dim);
+    }
+    ports.push_back(std::move(port));
+  }
+  return {};
+}
+
+std::unique_ptr<Session::Lane> Session::takeLane(bool onDevice, Status& status) {
+  {
+    const std::lock_guard lock(mutex_);
+    auto& free = onDevice ? deviceLanes_ : lanes_;
+    if (!free.empty()) {
+      std::unique_ptr<Lane> lane = std::move(free.back());
+      free.pop_back();
+      return lane;
+    }
+  }
+  const Api& api = library_.api;
+  auto lane = std::make_unique<Lane>(api);
+  lane->inputs.resize(inputs_.size());
+  lane->outputs.resize(outputs_.size());
+  lane->staged.resize(inputs_.size());
+  lane->padded.resize(inputs_.size());
+  status = api.check(api(CreateIoBinding, session_.get(), lane->binding.out()));
+  if (status.ok()) status = api.check(api(CreateRunOptions, lane->options.out()));
+  if (status.ok()) status = api.check(api(RunOptionsSetRunLogSeverityLevel, lane->options.get(), kFatal));
+  if (status.ok() && onDevice)
+    status = api.check(api(AddRunConfigEntry, lane->options.get(), "disable_synchronize_execution_providers", "1"));
+  return lane;
+}
+
+Status Session::run(const RunParams& p, Stop& stop) {
+  Status status;
+  std::unique_ptr<Lane> lane = takeLane(p.onDevice, status);
+  if (!status.ok()) return status;
+  status = call(p, stop, *lane);
+  if (stop.requested()) status = Status::error("ERR_ABORTED", "the run was ended");
+  const std::lock_guard lock(mutex_);
+  (p.onDevice ? deviceLanes_ : lanes_).push_back(std::move(lane));
+  return status;
+}
+
+Status Session::bind(Lane& lane, Bound& bound, const Port& port, bool input, bool onDevice, void* data, size_t bytes,
+                     const std::vector<int64_t>& dims) {
+  // A provider with memory of its own has copied a host's input when it was bound: that is bound anew each time.
+  const bool copied = input && !onDevice && device_.get() != nullptr;
+  if (bound.data == data && bound.dims == dims && data != nullptr && !copied) return {};
+  const Api& api = library_.api;
+  bound.data = nullptr;
+  ValueHandle value(api);
+  TRY_STATUS(api.check(api(CreateTensorWithDataAsOrtValue, (onDevice ? device_ : host_).get(), data, bytes, dims.data(),
+                           dims.size(), port.type, value.out())));
+  TRY_STATUS(api.check(input ? api(BindInput, lane.binding.get(), port.name.c_str(), value.get())
+                             : api(BindOutput, lane.binding.get(), port.name.c_str(), value.get())));
+  bound.data = data;
+  bound.dims = dims;
+  return {};
+}
+
+Status Session::call(const RunParams& p, Stop& stop, Lane& lane) {
+  const Api& api = library_.api;
+  const int scoreElement = outputs_[p.outputPort].type, sampleElement = inputs_[p.samplePort].type;
+  if (sizeOfElement(scoreElement) == 0 || sizeOfElement(sampleElement) == 0 || sampleElement == kFloat64)
+    return Status::error("ERR_MODEL", "the network's states must be float32 or float16");
+  const Dtype sampleType = dtypeOf(sampleElement), scoreType = dtypeOf(scoreElement);
+  size_t count = 1;
+  for (const int64_t dim : p.dims) count *= static_cast<size_t>(dim);
+  const size_t width = p.width == 0 ? p.rows : std::min(p.width, p.rows);
+  if (count == 0 || width == 0) return {};
+  if (p.onDevice && (device_.get() == nullptr || p.sample.type != sampleType || p.out.type != scoreType ||
+                     scoreElement == kFloat64 || (p.fill != 0 && (p.rows % width != 0 || width != p.fill))))
+    return Status::error("ERR_MODEL", "the network cannot take these states on the device");
+
+  // The states as one more input, of the network's type.
+  std::vector<InputParams> inputs = p.inputs;
+  InputParams states{p.samplePort, p.sample.data, count * sizeOf(sampleType), p.dims, true};
+  if (p.sample.type != sampleType) {
+    auto& staged = lane.staged[p.samplePort];
+    staged.resize(states.bytes);
+    TRY_STATUS(p.backend->convert(p.sample, {staged.data(), sampleType}, count));
+    states.data = staged.data();
+  }
+  inputs.push_back(std::move(states));
+  auto* score = static_cast<unsigned char*>(p.out.data);
+  const bool isDouble = scoreElement == kFloat64;
+  if (p.out.type != scoreType || isDouble) {
+    lane.score.resize(count * sizeOfElement(scoreElement));
+    score = lane.score.data();
+  }
+  const size_t scoreRow = count / p.rows * sizeOfElement(scoreElement);
+
+  std::vector<int64_t> dims;
+  for (size_t row = 0; row < p.rows; row += width) {
+    const size_t present = std::min(width, p.rows - row), called = p.fill == 0 ? present : p.fill;
+    for (const InputParams& input : inputs) {
+      const auto* data = static_cast<const unsigned char*>(input.data);
+      size_t bytes = input.bytes;
+      dims = input.dims;
+      if (input.perRow) {
+        const size_t each = bytes / p.rows;
+        data += row * each;
+        bytes = called * each;
+        if (!dims.empty()) dims[0] = static_cast<int64_t>(called);
+        if (present < called) {
+          auto& padded = lane.padded[input.port];
+          if (!grow(padded, called, each)) return tooLarge();
+          std::memcpy(padded.data(), data, present * each);
+          for (size_t k = present; k < called; ++k)
+            std::memcpy(padded.data() + k * each, data + (present - 1) * each, each);
+          data = padded.data();
+        }
+      }
+      const bool onDevice = p.onDevice && input.port == p.samplePort;
+      TRY_STATUS(bind(lane, lane.inputs[input.port], inputs_[input.port], true, onDevice,
+                      const_cast<unsigned char*>(data), bytes, dims));
+    }
+    unsigned char* out = score + row * scoreRow;
+    if (present < called) {
+      if (!grow(lane.paddedScore, called, scoreRow)) return tooLarge();
+      out = lane.paddedScore.data();
+    }
+    dims = p.dims;
+    dims[0] = static_cast<int64_t>(called);
+    TRY_STATUS(bind(lane, lane.outputs[p.outputPort], outputs_[p.outputPort], false, p.onDevice, out, called * scoreRow,
+                    dims));
+    {
+      const Stop::Scope scope(stop, api, lane.options.get());
+      if (stop.requested()) return {};
+      TRY_STATUS(api.check(api(RunWithBinding, session_.get(), lane.options.get(), lane.binding.get())));
+    }
+    if (present < called) std::memcpy(score + row * scoreRow, out, present * scoreRow);
+  }
+  if (isDouble) {
+    // In place: a float ends before the double that it is made of does.
+    for (size_t i = 0; i < count; ++i) {
+      double value;
+      std::memcpy(&value, score + i * sizeof value, sizeof value);
+      const auto narrow = static_cast<float>(value);
+      std::memcpy(score + i * sizeof narrow, &narrow, sizeof narrow);
+    }
+  }
+  return score == p.out.data ? Status{} : p.backend->convert({score, scoreType}, p.out, count);
+}
+
+Status selfTest(const Library& library) {
+  // y = x + x over float32 [n], in ONNX's opset 17.
+  constexpr std::string_view kDouble(
+      "\x08\x08\x42\x02\x10\x11\x3a\x37"
+      "\x0a\x0e\x0a\x01x\x0a\x01x\x12\x01y\x22\x03"
+      "Add\x12\x01t"
+      "\x5a\x10\x0a\x01x\x12\x0b\x0a\x09\x08\x01\x12\x05\x0a\x03\x12\x01n"
+      "\x62\x10\x0a\x01y\x12\x0b\x0a\x09\x08\x01\x12\x05\x0a\x03\x12\x01n",
+      63);
+  std::unique_ptr<Session> session;
+  TRY_STATUS(Session::load(library, {"", kDouble.data(), kDouble.size()}, {}, &session));
+  const float x[] = {1.0f, -2.5f, 1e30f};
+  float y[3] = {};
+  RunParams p;
+  p.rows = 3;
+  p.dims = {3};
+  p.sample = {x, Dtype::Float32};
+  p.out = {y, Dtype::Float32};
+  Stop stop;
+  TRY_STATUS(session->run(p, stop));
+  for (size_t i = 0; i < 3; ++i)
+    if (y[i] != x[i] + x[i]) return Status::error("ERR_MODEL", "a network of one addition gives wrong sums");
+  return {};
+}
+
+}  // namespace score_sde::ort

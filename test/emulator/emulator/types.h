@@ -1,0 +1,76 @@
+// The runtime's types and codes, as far as they are used.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  dim3() = default;
+  dim3(unsigned x) : x(x) {}
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorInsufficientDriver = 35,
+  cudaErrorInvalidDevice = 101,
+  cudaErrorDeviceUninitialized = 201,
+  cudaErrorInvalidResourceHandle = 400,
+  cudaErrorNotReady = 600,
+  cudaErrorIllegalAddress = 700,
+  cudaErrorLaunchFailure = 719,
+};
+namespace emulator {
+inline bool endsContext(cudaError_t e) { return e == cudaErrorIllegalAddress || e == cudaErrorLaunchFailure; }
+}  // namespace emulator
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
+enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged };
+enum cudaFuncAttribute { cudaFuncAttributeNonPortableClusterSizeAllowed };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaIpcMemLazyEnablePeerAccess = 1 };
+enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess };
+
+struct cudaDeviceProp {
+  char name[256];
+  size_t totalGlobalMem;
+  int major, minor, multiProcessorCount;
+};
+struct cudaPointerAttributes {
+  cudaMemoryType type;
+  int device;
+  void *devicePointer, *hostPointer;
+};
+struct cudaIpcMemHandle_t {
+  char reserved[64];
+};
+
+inline const char* cudaGetErrorName(cudaError_t e) {
+  switch (e) {
+#define EMULATED_NAME(name) \
+  case name:                \
+    return #name;
+    EMULATED_NAME(cudaSuccess)
+    EMULATED_NAME(cudaErrorInvalidValue)
+    EMULATED_NAME(cudaErrorMemoryAllocation)
+    EMULATED_NAME(cudaErrorInvalidConfiguration)
+    EMULATED_NAME(cudaErrorInsufficientDriver)
+    EMULATED_NAME(cudaErrorInvalidDevice)
+    EMULATED_NAME(cudaErrorDeviceUninitialized)
+    EMULATED_NAME(cudaErrorInvalidResourceHandle)
+    EMULATED_NAME(cudaErrorNotReady)
+    EMULATED_NAME(cudaErrorIllegalAddress)
+    EMULATED_NAME(cudaErrorLaunchFailure)
+#undef EMULATED_NAME
+  }
+  return "cudaErrorUnknown";
+}
+inline const char* cudaGetErrorString(cudaError_t) { return "emulated"; }

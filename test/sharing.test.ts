@@ -1,0 +1,156 @@
+import fc from 'fast-check';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { Generator, ScoreSdeError, Tensor, type ErrorCode, type IpcHandle } from '../lib';
+import { cudaDevices, isEmulated } from './support/devices';
+import { bitEqual } from './support/golden';
+import { failure, sentence } from './support/refusals';
+
+// What other libraries and processes hand over, right and wrong: typed errors, and each tensor given back once.
+
+interface Described {
+  version: number;
+  flags: bigint;
+  data: bigint;
+  device: [type: number, id: number];
+  dtype: [code: number, bits: number, lanes: number];
+  ndim: number;
+  shape: BigInt64Array;
+  strides?: BigInt64Array;
+  byteOffset: bigint;
+}
+/** An addon that makes DLPack tensors of any description, in builds for the emulator. */
+interface Externals {
+  make: (described: Described) => object;
+  deleted: () => number;
+}
+const file = join(process.env['SCORE_SDE_PREBUILD'] ?? '', 'externals.node');
+const [device] = cudaDevices;
+const externals = isEmulated ? (createRequire(__filename)(file) as Externals) : undefined;
+
+const settled = () => new Promise((resolve) => setTimeout(resolve, 5));
+const handle = Buffer.alloc(64, 1).toString('base64');
+
+test('the JSON of an IPC handle: a typed error for whatever is none', () => {
+  const sound = { type: 'float32', dims: [2, 3], device: 'cuda:0', handle };
+  const anything = fc.anything({ withBigInt: true, withTypedArray: true });
+  const wrong = fc.constantFrom(...Object.keys(sound)).chain((key) => anything.map((v) => ({ ...sound, [key]: v })));
+  const bytes = fc.uint8Array({ minLength: 64, maxLength: 64 }).map((b) => Buffer.from(b).toString('base64'));
+  const unknown = bytes.map((b) => ({ ...sound, handle: b }));
+  fc.assert(
+    fc.property(fc.oneof(anything, wrong, unknown), (json) => {
+      expect(failure(() => Tensor.fromIpcHandle(json as IpcHandle))).toBeInstanceOf(ScoreSdeError);
+    }),
+    { numRuns: 2000 },
+  );
+});
+
+(externals ? describe : describe.skip)('DLPack tensors of another library', () => {
+  const { make, deleted } = externals ?? ({} as Externals);
+  const owner = externals ? new Generator(1).randn([2, 3, 4], { device: device! }) : undefined;
+  const sound = (): Described => ({
+    version: 1,
+    flags: 0n,
+    data: owner!.cudaArrayInterface.data[0],
+    device: [2, 0],
+    dtype: [2, 32, 1],
+    ndim: 3,
+    shape: BigInt64Array.of(2n, 3n, 4n),
+    strides: BigInt64Array.of(12n, 4n, 1n),
+    byteOffset: 0n,
+  });
+
+  test('are used where they lie, and given back once', async () => {
+    const before = deleted();
+    const taken = Tensor.fromDLPack(make({ ...sound(), shape: BigInt64Array.of(1n, 3n, 4n), byteOffset: 48n }));
+    expect([taken.dims, taken.type]).toEqual([[1, 3, 4], 'float32']);
+    bitEqual(await taken.getData(), (await owner!.getData()).slice(12));
+    new Generator(2).randn([1, 3, 4], { out: taken });
+    bitEqual((await owner!.getData()).slice(12), await taken.getData());
+    expect(deleted()).toBe(before);
+    taken.dispose();
+    taken.dispose();
+    await settled();
+    expect(deleted()).toBe(before + 1);
+  });
+
+  test('that are to be read alone are not written', async () => {
+    const taken = Tensor.fromDLPack(make({ ...sound(), flags: 1n }));
+    expect(taken.cudaArrayInterface.data[1]).toBe(true);
+    const before = (await owner!.getData()).slice();
+    sentence(
+      failure(() => new Generator(3).randn([2, 3, 4], { out: taken })),
+      'ERR_CONFIG',
+      /out lies in memory that its owner lends to be read alone/,
+    );
+    bitEqual(await taken.getData(), before);
+    taken.dispose();
+    await settled();
+  });
+
+  test.each<[string, Partial<Described>, ErrorCode, RegExp]>([
+    ['of another version', { version: 2 }, 'ERR_DTYPE', /DLPack 1, got one of version 2/],
+    ['on the CPU', { device: [1, 0] }, 'ERR_CONFIG', /device of DLPack's type 1/],
+    ['on no device', { device: [2, -1] }, 'ERR_CONFIG', /no number/],
+    ['on a device that is not there', { device: [2, 99] }, 'ERR_CUDA_UNAVAILABLE', /no device cuda:99/],
+    ['of vectors', { dtype: [2, 32, 4] }, 'ERR_DTYPE', /vectors/],
+    ['of half bytes', { dtype: [0, 4, 1] }, 'ERR_DTYPE', /code 0 and 4 bits, which no type has/],
+    ['of complex numbers', { dtype: [5, 64, 1] }, 'ERR_DTYPE', /code 5 and 64 bits, which no type has/],
+    ['of a negative size', { shape: BigInt64Array.of(2n, -3n, 4n) }, 'ERR_SHAPE', /negative/],
+    ['of a negative rank', { ndim: -1 }, 'ERR_SHAPE', /no shape/],
+    ['of a rank without sizes', { ndim: 2 ** 30 }, 'ERR_SHAPE', /no shape/],
+    ['of no end', { shape: BigInt64Array.of(2n ** 62n, 2n ** 62n, 0n) }, 'ERR_SHAPE', /larger than any memory/],
+    ['with gaps', { strides: BigInt64Array.of(24n, 4n, 1n) }, 'ERR_SHAPE', /row-major/],
+    ['between two elements', { byteOffset: 2n }, 'ERR_CONFIG', /aligned/],
+    ['at an address that is none', { data: 4096n }, 'ERR_CUDA', /not one of a device's memory/],
+  ])('%s are refused, and stay with who made them', async (_, wrong, code, says) => {
+    const before = deleted();
+    const external = make({ ...sound(), ...wrong });
+    sentence(
+      failure(() => Tensor.fromDLPack(external)),
+      code,
+      says,
+    );
+    await settled();
+    expect(deleted()).toBe(before);
+  });
+
+  test('of any description: a tensor of it, or a typed error', async () => {
+    const dim = fc.oneof(fc.bigInt({ min: -2n, max: 5n }), fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }));
+    const dims = fc.array(dim, { minLength: 3, maxLength: 3 }).map((list) => BigInt64Array.from(list));
+    const sometimes = <T>(wild: fc.Arbitrary<T>, sane: T) =>
+      fc.oneof({ weight: 3, arbitrary: fc.constant(sane) }, { weight: 1, arbitrary: wild });
+    const byte = fc.integer({ min: 0, max: 255 });
+    const described = fc.record<Described>({
+      version: sometimes(fc.nat(), 1),
+      flags: fc.bigInt({ min: 0n, max: 3n }),
+      data: sometimes(fc.constantFrom(0n, 1n, 2n ** 64n - 4n), sound().data),
+      device: sometimes(fc.tuple(byte, fc.integer({ min: -2, max: 300 })), [2, 0] as [number, number]),
+      dtype: sometimes(fc.tuple(byte, byte, byte), [2, 32, 1] as [number, number, number]),
+      ndim: sometimes(fc.integer({ min: -(2 ** 31), max: 3 }), 3),
+      shape: sometimes(dims, sound().shape),
+      strides: fc.oneof(fc.constant(undefined as never), dims),
+      byteOffset: sometimes(
+        fc.oneof(fc.bigInt({ min: 1n, max: 96n }), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })),
+        0n,
+      ),
+    });
+    await fc.assert(
+      fc.asyncProperty(described, async (what) => {
+        const before = deleted();
+        let taken: Tensor;
+        try {
+          taken = Tensor.fromDLPack(make(what));
+        } catch (error) {
+          expect(error).toBeInstanceOf(ScoreSdeError);
+          return;
+        }
+        expect(taken.dims).toEqual([...what.shape].slice(0, what.ndim).map(Number));
+        taken.dispose();
+        await settled();
+        expect(deleted()).toBe(before + 1);
+      }),
+      { numRuns: 500 },
+    );
+  });
+});
