@@ -26,7 +26,7 @@ if wanted sanitizer && command -v compute-sanitizer >/dev/null; then
 fi
 cd package
 read -ra suites <<<"$(node -p 'require("./test/device-suites.json").join(" ")')"
-! wanted suites || step suites node node_modules/jest/bin/jest.js --testTimeout=120000 "${suites[@]}"
+! wanted suites || step suites node node_modules/jest/bin/jest.js "${suites[@]}"
 export CUDA_BENCH=../cuda-bench
 ! wanted bench || step bench scripts/bench-gpu.sh
 # Where ONNX Runtime's CUDA provider is there, of the library's version.

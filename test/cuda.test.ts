@@ -149,6 +149,20 @@ const without = (devices().find(({ device }) => device === 'cuda')?.reason ?? ''
       );
     });
 
+    test('take no memory for noise that is not drawn', () => {
+      const [x, host] = [Tensor.zeros([2, 3, 1, 1], { device }), Tensor.zeros([2, 3, 1, 1])];
+      const torch = new Generator(9, { engine: 'torch' });
+      const { used } = memoryUsage();
+      for (const call of [
+        () => scheduler.stepPred(x, 0.5, x, { generator: torch, out: host }),
+        () => scheduler.stepPred(x, 0.5, x, { generator: torch, out: x, outMean: x }),
+        () => scheduler.stepCorrect(x, x, { generator: torch, out: host }),
+        () => scheduler.addNoise(x, null, [1, 1], { generator: torch, out: host }),
+      ])
+        failure(call);
+      expect(memoryUsage().used).toBeLessThanOrEqual(used);
+    });
+
     test('a device that is not there', () => {
       sentence(
         failure(() => Tensor.empty([1], { device: 'cuda:99' })),

@@ -8,7 +8,6 @@ import { cudaDevices } from './support/devices';
 import { removeFolders, temporaryFolder } from './support/folders';
 import { root } from './support/paths';
 
-jest.setTimeout(90_000);
 afterAll(removeFolders);
 
 const { NODE_OPTIONS: _, ...env } = process.env;

@@ -9,7 +9,6 @@ import { scoreGraph } from './support/onnx';
 import { root } from './support/paths';
 
 // Bytes that nobody meant: no crash, no hang, and never an error that is not this package's.
-jest.setTimeout(120_000);
 beforeAll(() => void jest.spyOn(process, 'emitWarning').mockImplementation(() => {}));
 afterAll(async () => {
   jest.restoreAllMocks();

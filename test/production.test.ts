@@ -4,7 +4,6 @@ import { promisify } from 'node:util';
 import { root } from './support/paths';
 
 // What a long-lived process meets: threads that come and go, children, memory that ends, and time.
-jest.setTimeout(120_000);
 
 interface Ended {
   stdout: string;

@@ -18,7 +18,6 @@ import { formatConfig, parseConfig } from '../lib/scheduler/config';
 import { bitEqual } from './support/golden';
 
 // What holds for whatever a caller hands in: results that agree with one another, or a ScoreSdeError.
-jest.setTimeout(60_000);
 beforeAll(() => void jest.spyOn(process, 'emitWarning').mockImplementation(() => {}));
 afterAll(() => void jest.restoreAllMocks());
 

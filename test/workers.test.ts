@@ -1,8 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { outputs, run } from './support/child';
 
-jest.setTimeout(90_000);
-
 describe('worker threads', () => {
   test('compute the same at once, in one pool', async () => {
     const said = await run(`

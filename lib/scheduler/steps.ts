@@ -64,33 +64,40 @@ interface NoisePlan {
   after?: () => void;
 }
 
-function planNoise(options: NoiseOptions, like: Operand, drawn: Dtype): NoisePlan {
-  const { rows, cols } = batchShape(like);
-  if (options.noise === undefined) {
-    const generators = generatorsOf(options.generator, rows);
-    if (like.memory instanceof DeviceMemory && generators[0]!.engine === 'torch') {
-      const { device, length } = like.memory;
-      const memory = DeviceMemory.allocate(device, length, bytesPerElement(drawn));
-      const given = { ...like, name: 'noise', memory, type: drawn };
-      return {
-        take: () => [NoiseKind.given, memory, drawn],
-        inputs: [given],
-        states: [],
-        before: planRandn(generators, given, { rows, cols }),
-        after: () => memory.release(),
-      };
-    }
-    return {
-      take: () => Generator.reserve(generators, rows, cols, drawn),
-      inputs: [],
-      states: Generator.memory(generators),
-    };
-  }
+/** What the normals of a step come from, checked: the draw itself, or generators. */
+function noiseSource(options: NoiseOptions, like: Operand): { given: Operand[]; generators: readonly Generator[] } {
+  if (options.noise === undefined)
+    return { given: [], generators: generatorsOf(options.generator, batchShape(like).rows) };
   if (options.generator !== undefined)
     throw new ScoreSdeError('ERR_CONFIG', 'noise and generator were both given: the draw comes from one of them');
   const given = operand(options.noise, 'noise');
   assertSameDims(given, like);
-  return { take: () => [NoiseKind.given, given.memory, given.type], inputs: [given], states: [] };
+  return { given: [given], generators: [] };
+}
+
+/** Last of a plan: a step that is refused takes no memory. */
+function planNoise(source: ReturnType<typeof noiseSource>, like: Operand, drawn: Dtype): NoisePlan {
+  const [given] = source.given;
+  if (given) return { take: () => [NoiseKind.given, given.memory, given.type], inputs: [given], states: [] };
+  const { generators } = source;
+  const { rows, cols } = batchShape(like);
+  if (like.memory instanceof DeviceMemory && generators[0]!.engine === 'torch') {
+    const { device, length } = like.memory;
+    const memory = DeviceMemory.allocate(device, length, bytesPerElement(drawn));
+    const noise = { ...like, name: 'noise', memory, type: drawn };
+    return {
+      take: () => [NoiseKind.given, memory, drawn],
+      inputs: [noise],
+      states: [],
+      before: planRandn(generators, noise, { rows, cols }),
+      after: () => memory.release(),
+    };
+  }
+  return {
+    take: () => Generator.reserve(generators, rows, cols, drawn),
+    inputs: [],
+    states: Generator.memory(generators),
+  };
 }
 
 function accessOf(inputs: Operand[], outputs: Operand[], states: object[]): Access {
@@ -124,13 +131,14 @@ export function planStepPred(
   if (options.returnMean === false && options.outMean !== undefined)
     throw new ScoreSdeError('ERR_CONFIG', 'outMean was given and returnMean is false: is the mean wanted?');
   assertOnePlace([x, m]);
-  const noise = planNoise(options, x, x.type);
+  const source = noiseSource(options, x);
   const out = target(options.out, x, 'out', on(x));
   const mean = options.returnMean === false ? undefined : target(options.outMean, x, 'outMean', on(x));
-  const inputs = [x, m, ...noise.inputs];
+  const inputs = [x, m, ...source.given];
   const outputs = mean ? [out.operand, mean.operand] : [out.operand];
   assertOnePlace([...inputs, ...outputs]);
   assertOutputs(outputs, inputs);
+  const noise = planNoise(source, x, x.type);
   const call = new KernelCall(
     'stepPred',
     () => [
@@ -149,7 +157,7 @@ export function planStepPred(
       mean?.operand.type ?? Dtype.float32,
       ...mark,
     ],
-    accessOf(inputs, outputs, noise.states),
+    accessOf([x, m, ...noise.inputs], outputs, noise.states),
     noise.before,
     noise.after,
   );
@@ -188,11 +196,12 @@ export function planStepCorrect(
     throw new ScoreSdeError('ERR_CONFIG', `stepSize must be 'batch', 'sample', 'dim' or 'ald', got ${show(stepSize)}`);
   const sigma = stepSize === 'ald' ? perRow(noiseLevels(options.sigma, rows)) : null;
   assertOnePlace([x, m]);
-  const noise = planNoise(options, x, Dtype.float32);
+  const source = noiseSource(options, x);
   const out = target(options.out, x, 'out', on(x));
-  const inputs = [x, m, ...noise.inputs];
+  const inputs = [x, m, ...source.given];
   assertOnePlace([...inputs, out.operand]);
   assertOutputs([out.operand], inputs);
+  const noise = planNoise(source, x, Dtype.float32);
   const call = new KernelCall(
     'stepCorrect',
     () => [
@@ -210,7 +219,7 @@ export function planStepCorrect(
       out.operand.type,
       ...mark,
     ],
-    accessOf(inputs, [out.operand], noise.states),
+    accessOf([x, m, ...noise.inputs], [out.operand], noise.states),
     noise.before,
     noise.after,
   );
@@ -244,18 +253,19 @@ export function planAddNoise(
       );
     return sigma;
   });
-  const source = planNoise({ ...options, noise: noise ?? undefined }, x, x.type);
+  const source = noiseSource({ ...options, noise: noise ?? undefined }, x);
   const out = target(options.out, x, 'out', on(x));
-  const inputs = [x, ...source.inputs];
+  const inputs = [x, ...source.given];
   assertOnePlace([...inputs, out.operand]);
   assertOutputs([out.operand], inputs);
   const sigma = perRow(levels);
+  const drawn = planNoise(source, x, x.type);
   const call = new KernelCall(
     'addNoise',
-    () => [rows, cols, x.memory, x.type, ...source.take(), sigma, out.operand.memory, out.operand.type],
-    accessOf(inputs, [out.operand], source.states),
-    source.before,
-    source.after,
+    () => [rows, cols, x.memory, x.type, ...drawn.take(), sigma, out.operand.memory, out.operand.type],
+    accessOf([x, ...drawn.inputs], [out.operand], drawn.states),
+    drawn.before,
+    drawn.after,
   );
   return { call, result: out.tensor };
 }

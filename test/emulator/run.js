@@ -21,5 +21,5 @@ const isPattern = (arg) => !arg.startsWith('-');
 const suites = require('../device-suites.json').filter((name) => name !== 'test/mixture');
 const asked = args.some(isPattern) ? args : [...args, ...suites];
 const jest = require.resolve('jest/bin/jest');
-const all = [jest, '--testTimeout=120000', ...asked];
+const all = [jest, ...asked];
 process.exitCode = spawnSync(process.execPath, all, { cwd: root, env, stdio: 'inherit' }).status ?? 1;

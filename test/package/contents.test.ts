@@ -27,9 +27,8 @@ beforeAll(async () => {
   await mkdir(join(modules, '@types'));
   await symlink(join(root, 'node_modules/@types/node'), join(modules, '@types/node'));
   await symlink(join(root, 'build'), join(modules, 'score-sde', 'build'));
-}, 60_000);
+});
 afterAll(removeFolders);
-jest.setTimeout(120_000);
 
 test('holds what a user needs and nothing else', () => {
   const paths = tarball.files.map(({ path }) => path);

@@ -36,7 +36,7 @@ beforeAll(async () => {
   for (const name of readdirSync(join(copy, 'prebuilds')))
     if (name !== 'README.md') await rm(join(copy, 'prebuilds', name), { recursive: true });
   withoutBinaries = pack(await temporaryFolder(), copy).file;
-}, 60_000);
+});
 afterAll(removeFolders);
 jest.setTimeout(300_000);
 

@@ -10,13 +10,15 @@ export interface Tarball {
   files: { path: string; size: number }[];
 }
 
-// npm_config_* and NODE_OPTIONS of what runs the tests are not what a user's shell has; nor are colours asked for here.
+// npm_config_* and NODE_OPTIONS of what runs the tests are not what a user's shell has. No colours, which some programs
+// otherwise write wherever CI is set.
 export const userEnvironment = (more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => ({
   ...Object.fromEntries(
     Object.entries(process.env).filter(
       ([name]) => !/^(npm_(?!config_(registry|cache))|NODE_OPTIONS|NODE_PATH|FORCE_COLOR)/i.test(name),
     ),
   ),
+  NO_COLOR: '1',
   ...more,
 });
 
