@@ -7,6 +7,7 @@ import { Generator, ScoreSdeVePipeline, type RunOptions } from '../lib';
 import { cudaDevices } from './support/devices';
 import { removeFolders, temporaryFolder } from './support/folders';
 import { root } from './support/paths';
+import { until } from './support/until';
 
 afterAll(removeFolders);
 
@@ -78,9 +79,7 @@ describe('server', () => {
       headers: { 'content-type': 'application/json', ...init.headers },
     });
   const health = async () => (await (await fetch(`${url}/healthz`)).json()) as Record<string, number | boolean>;
-  const idle = async () => {
-    while ((await health()).running !== 0) await new Promise((resolve) => setTimeout(resolve, 20));
-  };
+  const running = (count: number) => until(async () => (await health()).running === count);
 
   test("a PNG: the seed's image, whoever else asks", async () => {
     const ask = async (seed: number) => Buffer.from(await (await sample({ seed, steps: 5, label: 3 })).arrayBuffer());
@@ -106,15 +105,15 @@ describe('server', () => {
   );
 
   test('a run ends when its client leaves', async () => {
-    await idle();
+    await running(0);
     const controller = new AbortController();
     const asked = sample({ steps: 200, batchSize: 16 }, { signal: controller.signal }).catch(
       (error: Error) => error.name,
     );
-    while ((await health()).running !== 1) await new Promise((resolve) => setTimeout(resolve, 20));
+    await running(1);
     controller.abort();
     expect(await asked).toBe('AbortError');
-    await idle();
+    await running(0);
     expect(await (await fetch(`${url}/metrics`)).text()).toMatch(/samples_total\{outcome="left"\} 1\b/);
   });
 

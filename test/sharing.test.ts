@@ -5,6 +5,7 @@ import { Generator, ScoreSdeError, Tensor, type ErrorCode, type IpcHandle } from
 import { cudaDevices, isEmulated } from './support/devices';
 import { bitEqual } from './support/golden';
 import { failure, sentence } from './support/refusals';
+import { until } from './support/until';
 
 // What other libraries and processes hand over, right and wrong: typed errors, and each tensor given back once.
 
@@ -70,6 +71,7 @@ test('the JSON of an IPC handle: a typed error for whatever is none', () => {
     expect(deleted()).toBe(before);
     taken.dispose();
     taken.dispose();
+    await until(() => deleted() > before);
     await settled();
     expect(deleted()).toBe(before + 1);
   });
@@ -77,7 +79,7 @@ test('the JSON of an IPC handle: a typed error for whatever is none', () => {
   test('that are to be read alone are not written', async () => {
     const taken = Tensor.fromDLPack(make({ ...sound(), flags: 1n }));
     expect(taken.cudaArrayInterface.data[1]).toBe(true);
-    const before = (await owner!.getData()).slice();
+    const [before, given] = [(await owner!.getData()).slice(), deleted()];
     sentence(
       failure(() => new Generator(3).randn([2, 3, 4], { out: taken })),
       'ERR_CONFIG',
@@ -85,7 +87,7 @@ test('the JSON of an IPC handle: a typed error for whatever is none', () => {
     );
     bitEqual(await taken.getData(), before);
     taken.dispose();
-    await settled();
+    await until(() => deleted() > given);
   });
 
   test.each<[string, Partial<Described>, ErrorCode, RegExp]>([
@@ -147,7 +149,7 @@ test('the JSON of an IPC handle: a typed error for whatever is none', () => {
         }
         expect(taken.dims).toEqual([...what.shape].slice(0, what.ndim).map(Number));
         taken.dispose();
-        await settled();
+        await until(() => deleted() > before);
         expect(deleted()).toBe(before + 1);
       }),
       { numRuns: 500 },
