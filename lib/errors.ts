@@ -36,18 +36,24 @@ export class AbortError extends ScoreSdeError {
   }
 }
 
+/** An object of named values, of whatever realm: no array, no date, no instance of a class. */
+export function isPlainObject(value: unknown): value is object {
+  if (Object.prototype.toString.call(value) !== '[object Object]') return false;
+  const proto = Object.getPrototypeOf(value) as object | null;
+  return proto === null || Object.getPrototypeOf(proto) === null;
+}
+
 /**
  * ERR_CONFIG unless the options of a call are an object of named values (a generator by itself, or a string, would be
  * passed over in silence), all of them `known` where that is given.
  */
 export function assertOptions(options: unknown, known?: readonly string[]): void {
-  const isObject = Object.prototype.toString.call(options) === '[object Object]';
-  const proto = isObject ? (Object.getPrototypeOf(options) as object | null) : undefined;
-  if (!isObject || (proto !== null && Object.getPrototypeOf(proto) !== null))
+  if (!isPlainObject(options))
     throw new ScoreSdeError('ERR_CONFIG', `options must be an object of named values, got ${show(options)}`);
-  const unknown = known && Object.keys(options as object).find((key) => !known.includes(key));
-  if (unknown !== undefined)
-    throw new ScoreSdeError('ERR_CONFIG', `unknown option ${show(unknown)}; expected ${known!.join(', ')}`);
+  if (known === undefined) return;
+  for (const key in options)
+    if (!known.includes(key))
+      throw new ScoreSdeError('ERR_CONFIG', `unknown option ${show(key)}; expected ${known.join(', ')}`);
 }
 
 /** What was thrown, on one line: not everything that is thrown is an Error, and some errors have several. */

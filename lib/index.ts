@@ -2,7 +2,7 @@ export { devices, getNumThreads, setNumThreads, type DeviceInfo } from './device
 export { AbortError, ScoreSdeError, type ErrorCode } from './errors';
 export { toPng, type PngOptions } from './image/png';
 export type { ModelContext, ModelInput, ModelInputs, ScoreModel } from './models/model';
-export { OnnxModel, type OnnxModelOptions } from './models/onnx';
+export { OnnxModel, type OnnxModelOptions, type RunContext } from './models/onnx';
 export type { NetworkOptions } from './models/contract';
 export type { Port } from './models/port';
 export type { Exactness } from './models/width';
@@ -28,7 +28,7 @@ export {
   type StepCorrectResult,
   type StepPredResult,
 } from './scheduler/scheduler';
-export type { NoiseOptions, StepCorrectOptions, StepPredOptions } from './scheduler/steps';
+export type { NoiseOptions, StepOptions } from './scheduler/steps';
 export {
   emptyCache,
   memoryUsage,

@@ -271,7 +271,14 @@ describe('parseConfig', () => {
     expect(formatConfig(stored)).toContain('\n  "foo": 1,\n');
     expect(warnings.mock.calls).toEqual([['config: unknown keys are kept but not used: "foo"', 'ScoreSdeWarning']]);
 
+    // A scheduler's own config has them with it, and the spelling of its numbers.
     warnings.mockClear();
+    const spelt = parseConfig('{"foo": 1, "sigma_max": 5}');
+    warnings.mockClear();
+    expect(formatConfig(parseConfig(spelt.config))).toBe(formatConfig(spelt));
+    expect(formatConfig(parseConfig(spelt.config, { sigmaMax: 6 }))).toMatch(/"foo": 1,[^]*"sigma_max": 6\.0,/);
+    expect(warnings).not.toHaveBeenCalled();
+
     parseConfig(Object.fromEntries(Array.from({ length: 10 }, (_, i) => [`k${i}`, i])));
     expect(warnings).toHaveBeenCalledTimes(1);
     expect(warnings.mock.calls[0][0]).toMatch(/"k0", .*"k7", and 2 more$/);

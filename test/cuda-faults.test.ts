@@ -363,8 +363,8 @@ interface Faults {
   });
 
   test.each([
-    ['0', 'there is no NVIDIA driver'],
-    ['12040', 'the NVIDIA driver is one of CUDA 12.4, older than the 13.0 that this build needs'],
+    ['0', 'there is no NVIDIA driver: install one to use a GPU'],
+    ['12040', 'the NVIDIA driver is one of CUDA 12.4, older than the 13.0 that this build needs: update it'],
   ])('a driver of CUDA %s', async (driver, reason) => {
     const { stdout } = await outputs(
       `

@@ -273,7 +273,7 @@ const without = (devices().find(({ device }) => device === 'cuda')?.reason ?? ''
       ['an address that is none', () => Tensor.fromPointer(4096n, [4]), 'ERR_CUDA', /not one of a device's memory/],
       ['a number', () => Tensor.fromPointer(4096 as never, [4]), 'ERR_CONFIG', /bigint/],
       ['a tensor on the CPU', () => Tensor.zeros([1]).toDLPack(), 'ERR_CONFIG', /on a CUDA device/],
-      ['no external', () => Tensor.fromDLPack({}), 'ERR_NATIVE', /external/],
+      ['no external', () => Tensor.fromDLPack({}), 'ERR_DTYPE', /needs an external DLManagedTensorVersioned/],
       ['no handle', () => Tensor.fromIpcHandle({ type: 'float32', dims: [1], device, handle: '' }), 'ERR_CONFIG', /64/],
     ] as const)('%s is refused', (_, call, code, says) => {
       sentence(failure(call), code, says);

@@ -387,31 +387,12 @@ describe('a Tensor', () => {
     sentence(failure(construct), code, /tensor|dims/);
   });
 
-  test('is not made without dims, and the error says that they are missing', () => {
-    sentence(
-      failure(() => new Tensor(...([Float32Array.of(1)] as never as [Float32Array, number[]]))),
-      'ERR_SHAPE',
-      /dims/,
-      /got undefined$/,
-    );
-    sentence(
-      failure(() => new Tensor('float32', Float32Array.of(1), undefined as never)),
-      'ERR_SHAPE',
-      /dims/,
-      /got undefined$/,
-    );
-    sentence(
-      failure(() => new Tensor('float32', undefined as never, [1])),
-      'ERR_DTYPE',
-      /data/,
-      /got undefined$/,
-    );
-    sentence(
-      failure(() => new Tensor(...([] as never as [Float32Array, number[]]))),
-      'ERR_DTYPE',
-      /data/,
-      /got undefined$/,
-    );
+  test('is of one axis unless it has dims, as an ort.Tensor', () => {
+    const data = Float32Array.of(1, 2);
+    for (const tensor of [new Tensor(data), new Tensor('float32', data), new Tensor('float32', [1, 2])]) {
+      expect([tensor.type, tensor.dims]).toEqual(['float32', [2]]);
+      expect(tensor.data).toEqual(data);
+    }
   });
 
   test.each<[string, unknown[]]>([
@@ -544,6 +525,43 @@ function devicesRefused(): [string, unknown, ErrorCode, RegExp][] {
     ['in an object', {}, 'ERR_CONFIG', /^device must be .*got an object$/],
   ];
 }
+
+describe('an option that is none: ERR_CONFIG', () => {
+  const [s, x] = [scheduler(), Tensor.zeros([1, 1, 2, 2])];
+  const calls: Record<string, (options: never) => unknown> = {
+    Generator: (options) => new Generator(1, options),
+    randn: (options) => new Generator(1).randn([2], options),
+    'Tensor.zeros': (options) => Tensor.zeros([2], options),
+    setTimesteps: (options) => s.setTimesteps(5, options),
+    setSigmas: (options) => s.setSigmas(5, options),
+    stepPred: (options) => s.stepPred(x, 0.5, x, options),
+    stepCorrect: (options) => s.stepCorrect(x, x, options),
+    addNoise: (options) => s.addNoise(x, x, 0, options),
+  };
+  test.each(Object.keys(calls))('%s', (name) => {
+    sentence(
+      failure(() => calls[name]!({ returndict: false } as never)),
+      'ERR_CONFIG',
+      /unknown option "returndict"; expected \w+/,
+    );
+  });
+
+  test('randn to a device, and an out elsewhere', () => {
+    sentence(
+      failure(() => new Generator(1).randn([2], { out: Tensor.zeros([2]), device: 'gpu' })),
+      'ERR_CONFIG',
+      /device must be/,
+    );
+  });
+
+  test('a scheduler is no config', () => {
+    sentence(
+      failure(() => ScoreSdeVeScheduler.fromConfig(s)),
+      'ERR_CONFIG',
+      /expected a JSON object, got/,
+    );
+  });
+});
 
 describe('setNumThreads', () => {
   test.each([0, -1, 1.5, NaN, Infinity, 1025, '2', null, undefined, true, 2n, [2], {}])('refuses %p', (count) => {

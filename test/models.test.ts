@@ -72,6 +72,31 @@ function scoreOf(sigma: number[], further: number | number[] = 0): Float32Array 
 }
 
 describe.each(ways)('%s', (way, network) => {
+  test('a call takes what steps take, and refuses what they refuse', async () => {
+    const { model, runs } = await network();
+    bitEqual(floats(await model({ data: floats(x), dims }, [1, 2])), scoreOf([1, 2]));
+    bitEqual(floats(await model(new ort.Tensor('float32', floats(x), dims), 2)), scoreOf([2, 2]));
+    const rounded = new Tensor(
+      'float32',
+      floats(x).map((v) => roundTo('bfloat16', v)),
+      dims,
+    );
+    bitEqual(floats(await model(toHalf(x, 'bfloat16'), 2)), floats(await model(rounded, 2)));
+    runs.mockClear();
+    const signal = AbortSignal.abort();
+    for (const [call, code] of [
+      [() => model(null as never, 1), 'ERR_DTYPE'],
+      [() => model(new Tensor('int32', Int32Array.of(1, 2, 3, 4), [1, 1, 2, 2]), 1), 'ERR_DTYPE'],
+      [() => model(x, [1, 2, 3]), 'ERR_SHAPE'],
+      [() => model(x, NaN), 'ERR_RANGE'],
+      [() => model(x, 1, null as never), 'ERR_CONFIG'],
+      [() => model(x, 1, {}, null as never), 'ERR_CONFIG'],
+      [() => model(x, 1, {}, { signal }), 'ERR_ABORTED'],
+    ] as [() => Promise<Tensor>, ErrorCode][])
+      sentence(await rejection(call), code);
+    expect(runs).not.toHaveBeenCalled();
+  });
+
   describe('sigma goes to timestep as its metadata say', () => {
     const truncated = Math.trunc;
     const conversions: Partial<Record<OnnxType, (sigma: number) => number>> = {
@@ -334,6 +359,11 @@ describe.each(ways)('%s', (way, network) => {
       ['float64', [], 'a fraction', () => 0.25, 0.25],
       ['bool', [], 'a boolean', () => true, 1],
       ['bool', each, 'booleans and bits', () => [true, 0], [1, 0]],
+      ['int64', each, 'a uint16 ort.Tensor', () => new ort.Tensor('uint16', Uint16Array.of(3, 4), [2]), [3, 4]],
+      ['float32', each, 'an int8 ort.Tensor', () => new ort.Tensor('int8', Int8Array.of(3, -4), [2]), [3, -4]],
+      ['uint64', each, 'a uint64 ort.Tensor', () => new ort.Tensor('uint64', BigUint64Array.of(3n, 4n), [2]), [3, 4]],
+      ['bool', each, 'a bool ort.Tensor', () => new ort.Tensor('bool', [true, false], [2]), [1, 0]],
+      ['int32', each, 'data in an Int16Array', () => ({ data: Int16Array.of(3, -4), dims: [2] }), [3, -4]],
       ['float32', image, 'a Tensor', () => new Tensor('float32', eight, dims), eight],
       ['float32', image, 'an ort.Tensor', () => new ort.Tensor('float32', Float32Array.from(eight), dims), eight],
       ['float16', image, 'a float16 Tensor', () => toHalf(new Tensor('float32', eight, dims), 'float16'), eight],
@@ -575,6 +605,15 @@ describe('what a network may go wrong with', () => {
       failure(() => fromInferenceSession(value as never)),
       'ERR_MODEL',
       /session must be an InferenceSession of onnxruntime-node/,
+    );
+  });
+
+  test.each([null, 5, { sampel: 'x' }])('options %j: ERR_CONFIG', async (options) => {
+    const session = await sessionOf();
+    sentence(
+      failure(() => fromInferenceSession(session, options as never)),
+      'ERR_CONFIG',
+      /option/,
     );
   });
 

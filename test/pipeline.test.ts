@@ -689,6 +689,12 @@ describe('options that are refused before the model is called', () => {
       'ERR_RANGE',
       /batchSize must be an integer >= 1, got /,
     ]),
+    [
+      'a batch of more seeds than it takes',
+      { batchSize: 2 ** 16 + 1 },
+      'ERR_RANGE',
+      /at most 65536, .*got 65537: pass/,
+    ],
     ['a batch beyond all memory', { batchSize: 2 ** 50 }, 'ERR_SHAPE', /batch.* more elements than memory could hold/],
     ...[0, -1, 1.5, NaN, 2 ** 24 + 1, '10', null].map((numInferenceSteps): (typeof rows)[number] => [
       `numInferenceSteps ${String(numInferenceSteps)}`,
@@ -733,6 +739,14 @@ describe('options that are refused before the model is called', () => {
       /modelInputs must be an object of inputs by name, got /,
     ]),
   ];
+  test('steps has no onStep', () => {
+    sentence(
+      failure(() => watchedOn('cpu').pipeline.steps({ onStep: () => {} } as RunOptions)),
+      'ERR_CONFIG',
+      /unknown option "onStep"/,
+    );
+  });
+
   test.each(rows)('%s', async (_, options, code, says) => {
     const { pipeline, model } = watchedOn('cpu');
     const given = { batchSize: 2, numInferenceSteps: 5, ...(options as object) } as RunOptions;

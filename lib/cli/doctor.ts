@@ -6,7 +6,7 @@ import type { OnnxRuntime } from '../models/runtime';
 
 type Line = [topic: string, text: string];
 
-/** score-sde doctor: what is loaded from where, what works, and why the rest does not. Exit code 1 where the addon does not load. */
+/** score-sde doctor: what is loaded from where, what works, why the rest does not, and what to do. Exit code 1 where the addon does not load. */
 export async function doctor(): Promise<void> {
   const say = (lines: Line[]) => lines.forEach(([topic, text]) => process.stdout.write(`${topic.padEnd(18)}${text}\n`));
   say([['node', `${process.version}, ${process.platform}-${process.arch}`]]);
@@ -75,5 +75,7 @@ async function tryProvider(name: string, bundled: boolean): Promise<string> {
     (error: Error & { signal?: string }) => `loading it ended the process (${error.signal ?? reasonOf(error)})`,
   );
   if (reason === '') return name === 'cpu' ? 'works' : 'works, through fromInferenceSession';
-  return bundled ? `does not work: ${reason}` : `does not work, its library is not part of the npm package: ${reason}`;
+  return bundled
+    ? `does not work: ${reason}; only sessions on it need it`
+    : `does not work, its library must lie beside ONNX Runtime's, of the same version (npm rebuild onnxruntime-node fetches it on Linux): ${reason}`;
 }

@@ -52,7 +52,7 @@ program
       .default('philox'),
   )
   .option('--label <n...>', 'the class, one for all images or one for each', integers(0, 2 ** 31 - 1))
-  .option('--device <name>', 'where the samples lie: auto or cpu', 'auto')
+  .option('--device <name>', 'where the samples lie: auto, cpu, cuda or cuda:N', 'auto')
   .option('--columns <n>', 'images in a row (default: a square)', integer(1, 65535))
   .action(async (options: SampleOptions) => (await import('./sample.js')).sample(options));
 
@@ -72,7 +72,7 @@ program
 
 program
   .command('doctor')
-  .description('say what is loaded from where, what works, and why the rest does not')
+  .description('say what is loaded from where, what works, why the rest does not, and what to do')
   .action(async () => (await import('./doctor.js')).doctor());
 
 program.parseAsync().catch((error: Error & { code?: string }) => {

@@ -27,7 +27,7 @@ const maxPixels = 2 ** 28;
  * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_DISPOSED; ERR_RANGE (columns, or a picture of more than 2^28 pixels); ERR_MEMORY
  */
 export async function toPng(images: TensorLike, options: PngOptions = {}): Promise<Buffer> {
-  assertOptions(options);
+  assertOptions(options, ['columns']);
   const { columns } = options;
   const { memory, type, dims } = operand(images, 'images');
   const [count = 0, channels = 0, height = 0, width = 0] = dims;

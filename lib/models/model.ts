@@ -1,4 +1,4 @@
-import { ScoreSdeError, show } from '../errors';
+import { AbortError, ScoreSdeError, show } from '../errors';
 import type { PerSample } from '../tensor/numbers';
 import type { Tensor, TensorLike } from '../tensor/tensor';
 
@@ -8,7 +8,7 @@ export interface ModelContext {
    * Memory for the score, [B, ...] float32, which the run reuses at each call. To be returned where it was written to;
    * a model that calls others hands it on to one of them at most, for one call.
    */
-  readonly out?: Tensor;
+  readonly out?: Tensor<'float32'>;
   /** Ends the run: a model may give up its work with it. */
   readonly signal?: AbortSignal;
 }
@@ -26,6 +26,16 @@ export function assertInputs(inputs: unknown, name: string): void {
     throw new ScoreSdeError('ERR_CONFIG', `${name} must be an object of inputs by name, got ${show(inputs)}`);
 }
 
+/** ERR_CONFIG unless a call's context is one; ERR_ABORTED where its signal has spoken. */
+export function assertContext(context: unknown): void {
+  if (context === null || typeof context !== 'object')
+    throw new ScoreSdeError('ERR_CONFIG', `context must be an object with out and signal, got ${show(context)}`);
+  const { signal } = context as ModelContext;
+  if (signal !== undefined && typeof signal?.addEventListener !== 'function')
+    throw new ScoreSdeError('ERR_CONFIG', `signal must be an AbortSignal, got ${show(signal)}`);
+  if (signal?.aborted) throw new AbortError(signal);
+}
+
 /** A score network: the gradient of log p_sigma at `sample`. Any async function is one. */
 export interface ScoreModel {
   /**
@@ -35,7 +45,12 @@ export interface ScoreModel {
    * @param context Memory for the result and the run's signal, for models that make use of them
    * @returns The score, with the dims of `sample`
    */
-  (sample: Tensor, sigma: Tensor, inputs?: ModelInputs, context?: ModelContext): Promise<TensorLike> | TensorLike;
+  (
+    sample: Tensor<'float32'>,
+    sigma: Tensor<'float32'>,
+    inputs?: ModelInputs,
+    context?: ModelContext,
+  ): Promise<TensorLike> | TensorLike;
   /** Checks a run's inputs before its first call, for a sample of these dims; the calls get what it returns. ERR_MODEL, ERR_SHAPE. */
   prepare?(dims: readonly number[], inputs: ModelInputs): ModelInputs;
   /**

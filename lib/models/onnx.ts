@@ -11,7 +11,7 @@ import { sizeOfDims, Tensor, type TensorLike } from '../tensor/tensor';
 import { Contract, networkOptions, type NetworkOptions } from './contract';
 import { onAbort } from '../signals';
 import { findLibrary } from './library';
-import { assertInputs, type ModelContext, type ModelInputs, type ScoreModel } from './model';
+import { assertContext, assertInputs, type ModelContext, type ModelInputs, type ScoreModel } from './model';
 import { isPerSample, type BatchRules, type Feed, type Port } from './port';
 import { probeWidth, type Exactness } from './width';
 
@@ -87,6 +87,11 @@ const portOf = ({ name, type, shape }: NetworkPort): Port => ({
   shape: shape.map((dim) => (dim === '' ? '?' : dim)),
 });
 
+/** What a run of the network may be told: where the score goes, float32, float16 or bfloat16, and what ends it. */
+export interface RunContext extends Omit<ModelContext, 'out'> {
+  readonly out?: TensorLike;
+}
+
 /** A function that is an object of its class. */
 const Callable = function (call: object): unknown {
   return Object.setPrototypeOf(call, (new.target as unknown as { prototype: object }).prototype) as object;
@@ -94,7 +99,7 @@ const Callable = function (call: object): unknown {
 
 // eslint-disable-next-line @typescript-eslint/no-unsafe-declaration-merging
 export interface OnnxModel extends ScoreModel {
-  (sample: TensorLike, sigma: PerSample, inputs?: ModelInputs, context?: ModelContext): Promise<Tensor>;
+  (sample: TensorLike, sigma: PerSample, inputs?: ModelInputs, context?: RunContext): Promise<Tensor>;
 }
 
 /**
@@ -139,18 +144,21 @@ export class OnnxModel extends Callable {
   }
 
   /**
-   * Loads a network from a file (weights in other files are found beside it) or from its bytes.
+   * Loads a network from a file (weights in other files are found beside it) or from its bytes, a Uint8Array or an ArrayBuffer.
    * @throws ScoreSdeError ERR_MODEL (no library, one that is of no use, no network, or none of a score), ERR_CONFIG, ERR_RANGE,
    *   ERR_CUDA_UNAVAILABLE, ERR_IO
    */
-  static async load(pathOrBytes: string | Uint8Array, options: OnnxModelOptions = {}): Promise<OnnxModel> {
+  static async load(
+    pathOrBytes: string | Uint8Array | ArrayBuffer,
+    options: OnnxModelOptions = {},
+  ): Promise<OnnxModel> {
     assertOptions(options, loadOptions);
     const { graphOptimization = 'all', exact = 'auto', sampleShape } = options;
-    const isBytes = Object.prototype.toString.call(pathOrBytes) === '[object Uint8Array]';
-    if (!isBytes && (typeof pathOrBytes !== 'string' || pathOrBytes === ''))
+    const given = bytesOf(pathOrBytes);
+    if (given === undefined && (typeof pathOrBytes !== 'string' || pathOrBytes === ''))
       throw new ScoreSdeError(
         'ERR_CONFIG',
-        `the network must be a path, or a Uint8Array of its bytes, got ${show(pathOrBytes)}`,
+        `the network must be a path, or a Uint8Array or ArrayBuffer of its bytes, got ${show(pathOrBytes)}`,
       );
     if (!Object.hasOwn(graphOptimizations, graphOptimization))
       throw new ScoreSdeError(
@@ -167,19 +175,14 @@ export class OnnxModel extends Callable {
     const device = resolveDevice(options.device ?? 'auto');
     const provider = textsOf(options.providerOptions, 'providerOptions');
     const { path, shared } = findLibrary(options.libraryPath);
-    const name = isBytes ? 'the network' : (pathOrBytes as string);
-    if (!isBytes && !(await isFile(name)))
+    const name = given ? 'the network' : (pathOrBytes as string);
+    if (!given && !(await isFile(name)))
       throw new ScoreSdeError(
         'ERR_MODEL',
         `${name}: no such file; the network must be there as ONNX, other weights are not read`,
       );
     // Node-API hands out no memory that threads share.
-    const isShared = isBytes && !((pathOrBytes as Uint8Array).buffer instanceof ArrayBuffer);
-    const bytes = !isBytes
-      ? undefined
-      : isShared
-        ? Uint8Array.from(pathOrBytes as Uint8Array)
-        : (pathOrBytes as Uint8Array);
+    const bytes = given && !(given.buffer instanceof ArrayBuffer) ? Uint8Array.from(given) : given;
     type Cuda = [null] | [device: number, options: Record<string, string>];
     const start = (cuda: Cuda) =>
       native.loadNetworkAsync(
@@ -236,12 +239,7 @@ export class OnnxModel extends Callable {
    * @returns The score, with the dims of `sample`
    * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_MODEL, ERR_ALIAS, ERR_DISPOSED, ERR_ABORTED
    */
-  async run(
-    sample: TensorLike,
-    sigma: PerSample,
-    inputs: ModelInputs = {},
-    context: ModelContext = {},
-  ): Promise<Tensor> {
+  async run(sample: TensorLike, sigma: PerSample, inputs: ModelInputs = {}, context: RunContext = {}): Promise<Tensor> {
     const { width } = this.#exact;
     return this.#run(sample, sigma, inputs, context, width === 'any' ? 0 : width);
   }
@@ -298,17 +296,13 @@ export class OnnxModel extends Callable {
     sample: TensorLike,
     sigma: PerSample,
     given: ModelInputs,
-    context: ModelContext,
+    context: RunContext,
     width: number,
   ): Promise<Tensor> {
     this.#assertAlive();
     assertInputs(given, 'inputs');
-    if (context === null || typeof context !== 'object')
-      throw new ScoreSdeError('ERR_CONFIG', `context must be an object with out and signal, got ${show(context)}`);
+    assertContext(context);
     const { out, signal } = context;
-    if (signal !== undefined && typeof signal?.addEventListener !== 'function')
-      throw new ScoreSdeError('ERR_CONFIG', `signal must be an AbortSignal, got ${show(signal)}`);
-    if (signal?.aborted) throw new AbortError(signal);
     const x = operand(sample, 'sample');
     const { inputs, outputs, sample: states, timestep, output } = this.#contract;
     const batch: BatchRules = { ...this.#rules, size: x.dims[0] ?? 0 };
@@ -397,6 +391,13 @@ export class OnnxModel extends Callable {
     }
     return this.#contract.feedSigma(levels, batch);
   }
+}
+
+/** The bytes that a network was given as, if it was: arrays of other realms are known by their names. */
+function bytesOf(given: unknown): Uint8Array | undefined {
+  const kind = Object.prototype.toString.call(given);
+  if (kind === '[object ArrayBuffer]') return new Uint8Array(given as ArrayBuffer);
+  return kind === '[object Uint8Array]' ? (given as Uint8Array) : undefined;
 }
 
 /** Enqueues the rounding or widening of states. */

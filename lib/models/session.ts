@@ -1,8 +1,10 @@
-import { reasonOf, ScoreSdeError, show } from '../errors';
-import { widened } from '../tensor/numbers';
-import { Tensor, typedData, type TensorLike } from '../tensor/tensor';
-import { Contract, type NetworkOptions } from './contract';
-import type { ModelInputs, ScoreModel } from './model';
+import { assertOptions, reasonOf, ScoreSdeError, show } from '../errors';
+import { placeOf } from '../native/memory';
+import { numbersOf, widened, type PerSample } from '../tensor/numbers';
+import { operand, stateTypeOf } from '../tensor/operand';
+import { Tensor, typedData, type TensorData, type TensorLike } from '../tensor/tensor';
+import { Contract, networkOptions, type NetworkOptions } from './contract';
+import { assertContext, assertInputs, type ModelContext, type ModelInputs, type ScoreModel } from './model';
 import { toFloat16, type Port } from './port';
 
 /** What is used of an onnxruntime-node InferenceSession (1.22 or later, for its metadata). */
@@ -17,6 +19,8 @@ export type SessionModelOptions = NetworkOptions;
 
 /** A network that runs in an onnxruntime session. */
 export interface SessionModel extends ScoreModel {
+  /** The score at `sample`, [B, ...]. A session runs to its end once it has begun, and its score is new memory. */
+  (sample: TensorLike, sigma: PerSample, inputs?: ModelInputs, context?: ModelContext): Promise<Tensor<'float32'>>;
   /** The network's inputs and outputs, from its metadata. */
   readonly inputs: readonly Port[];
   readonly outputs: readonly Port[];
@@ -58,9 +62,10 @@ const rules = { divisible: false };
  * Adapts a session of onnxruntime-node. Names, types and ranks come from its metadata: a float16 network gets float16
  * states, an integer `timestep` gets sigma truncated, a scalar one needs the same sigma for all samples.
  * The session computes on the calling thread: the event loop waits for each of its runs, which {@link OnnxModel} spares it.
- * @throws ScoreSdeError ERR_MODEL where the metadata does not tell sample, timestep and output apart
+ * @throws ScoreSdeError ERR_CONFIG (options); ERR_MODEL where the metadata does not tell sample, timestep and output apart
  */
 export function fromInferenceSession(session: SessionLike, options: SessionModelOptions = {}): SessionModel {
+  assertOptions(options, networkOptions);
   if (session === null || typeof session !== 'object' || typeof session.run !== 'function')
     throw new ScoreSdeError(
       'ERR_MODEL',
@@ -77,14 +82,29 @@ export function fromInferenceSession(session: SessionLike, options: SessionModel
     return contract.prepare(dims, given, rules);
   }
 
-  async function run(x: Tensor, sigma: Tensor, given: ModelInputs = {}): Promise<Tensor> {
-    const { data, dims } = x as Tensor<'float32'>;
-    const states =
-      sample.type === 'float16' ? { type: 'float16', data: toFloat16(data), dims, location: 'cpu' as const } : x;
+  async function run(
+    states: TensorLike,
+    sigma: PerSample,
+    given: ModelInputs = {},
+    context: ModelContext = {},
+  ): Promise<Tensor<'float32'>> {
+    assertInputs(given, 'inputs');
+    assertContext(context);
+    const x = operand(states, 'sample');
+    const { dims } = x;
+    const place = placeOf(x.memory);
+    if (place !== 'cpu')
+      throw new ScoreSdeError('ERR_CONFIG', `sample lies on ${place}, and a session takes it on the CPU`);
+    const further = prepare(dims, given);
+    const levels = numbersOf(sigma, dims[0]!, 'sigma');
+    const type = stateTypeOf(x.type);
+    const values = widened(x.memory as TensorData, type) as Float32Array;
+    const bits = () => (type === 'float16' ? (x.memory as Uint16Array) : toFloat16(values));
+    const data = sample.type === 'float16' ? bits() : values;
     const feeds = {
-      ...prepare(dims, given),
-      [sample.name]: states,
-      [timestep.name]: contract.feedSigma(sigma.data as Float32Array, { ...rules, size: dims[0]! }),
+      ...further,
+      [sample.name]: { type: sample.type, data, dims, location: 'cpu' },
+      [timestep.name]: contract.feedSigma(levels, { ...rules, size: dims[0]! }),
     };
     let outputs: Record<string, unknown>;
     try {
@@ -109,7 +129,7 @@ export function fromInferenceSession(session: SessionLike, options: SessionModel
 }
 
 /** A session's output as float32, where it lies if it is. */
-function asFloat32(output: TensorLike): Tensor {
+function asFloat32(output: TensorLike): Tensor<'float32'> {
   const { data, type } = typedData(output?.data, output?.type, 'the output');
   const values = widened(data, type) as Float32Array | Float64Array;
   return new Tensor('float32', type === 'float64' ? Float32Array.from(values) : (values as Float32Array), output.dims);

@@ -50,7 +50,7 @@ export async function probeWidth({ dims, fixed, sigmaEach, run }: Probe): Promis
   const size = sizeOfDims(dims, 'sampleShape');
   const elements = Math.max(samples, fixed ?? 0) * size;
   if (elements > large) return ofSlow(`samples of ${size} elements`);
-  const x = new Generator(1).randn([samples, ...dims]).data as Float32Array;
+  const x = new Generator(1).randn([samples, ...dims]).data;
   // Noise levels from 0.01 to 50, no two of them alike where the network takes more than one.
   const levels = Float32Array.from({ length: samples }, (_, i) => (sigmaEach ? 0.01 * 5000 ** (i / samples) : 0.7));
   levels.forEach((level, row) =>

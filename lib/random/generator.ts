@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { resolveDevice } from '../devices';
 import { assertOptions, ScoreSdeError, show } from '../errors';
 import { Dtype, native, NoiseKind, type Noise, type StateMemory } from '../native';
 import { KernelCall, type Call } from '../native/call';
@@ -27,6 +28,11 @@ export interface RandnOptions {
   out?: TensorLike;
 }
 
+/** Of a draw to a new tensor. */
+type NewRandn<T extends StateType> = RandnOptions & { type?: T; out?: undefined };
+
+const randnOptions = ['type', 'device', 'out'];
+
 /** torch's seed of a generator that never was seeded. */
 const defaultSeed = 67280421310721n;
 
@@ -44,7 +50,7 @@ export class Generator {
    * @throws ScoreSdeError ERR_RANGE (seed), ERR_CONFIG (engine)
    */
   constructor(seed: number | bigint = defaultSeed, options: GeneratorOptions = {}) {
-    assertOptions(options);
+    assertOptions(options, ['engine']);
     const { engine = 'philox' } = options;
     if (!Object.hasOwn(engines, engine))
       throw new ScoreSdeError('ERR_CONFIG', `engine must be 'philox' or 'torch', got ${show(engine)}`);
@@ -69,6 +75,8 @@ export class Generator {
   }
 
   /** Draws standard normals of the given shape. */
+  randn<T extends StateType = 'float32'>(dims: readonly number[], options?: NewRandn<T>): Tensor<T>;
+  randn(dims: readonly number[], options: RandnOptions): Tensor;
   randn(dims: readonly number[], options: RandnOptions = {}): Tensor {
     const { tensor, call } = this.#prepare(dims, options);
     call.run();
@@ -76,6 +84,8 @@ export class Generator {
   }
 
   /** As randn, off the event loop. */
+  randnAsync<T extends StateType = 'float32'>(dims: readonly number[], options?: NewRandn<T>): Promise<Tensor<T>>;
+  randnAsync(dims: readonly number[], options: RandnOptions): Promise<Tensor>;
   async randnAsync(dims: readonly number[], options: RandnOptions = {}): Promise<Tensor> {
     const { tensor, call } = this.#prepare(dims, options);
     await call.runAsync();
@@ -120,12 +130,14 @@ export class Generator {
   }
 
   #prepare(dims: readonly number[], options: RandnOptions) {
-    assertOptions(options);
+    assertOptions(options, randnOptions);
     const { type, device, out } = options;
     sizeOfDims(dims, 'dims');
     const wanted = type === undefined ? undefined : stateDtype(type, 'type');
     const like = { name: 'randn', dims: Array.from(dims) };
     const { operand: drawn, tensor } = target(out, like, 'out', { type: type ?? 'float32', device });
+    if (out !== undefined && device !== undefined && resolveDevice(device) !== tensor.device)
+      throw new ScoreSdeError('ERR_CONFIG', `device is ${device}, and out lies on ${tensor.device}`);
     if (wanted !== undefined && wanted !== drawn.type)
       throw new ScoreSdeError('ERR_DTYPE', `type is ${type}, and out is of ${tensor.type}`);
     return { tensor, call: planRandn([this], drawn, { rows: 1, cols: drawn.memory.length }) };

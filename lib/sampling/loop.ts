@@ -21,9 +21,9 @@ export interface SamplingStep {
   /** Calls of the model so far. */
   calls: number;
   /** x after this step, [B, ...] float32. What is written to it, the run goes on with. */
-  sample: Tensor;
+  sample: Tensor<'float32'>;
   /** Its mean before the step's noise was added, [B, ...] float32: the denoised result after the last step. */
-  mean: Tensor;
+  mean: Tensor<'float32'>;
 }
 
 /** All that a run depends on: a snapshot, so that runs do not disturb one another. */
@@ -56,8 +56,8 @@ export async function* predictorCorrector(run: Run): AsyncGenerator<SamplingStep
   const perStep = config.correctSteps + 1; // calls of the model, and of kernels
   let calls = 0;
 
-  const owned: Tensor[] = [];
-  const own = (): Tensor => {
+  const owned: Tensor<'float32'>[] = [];
+  const own = () => {
     const tensor = Tensor.empty(dims, { device: run.device });
     if (run.inPlace) owned.push(tensor);
     return tensor;
@@ -66,9 +66,9 @@ export async function* predictorCorrector(run: Run): AsyncGenerator<SamplingStep
   try {
     let sample = own();
     // Out of place, so that the corrector can keep its noise where its result will be.
-    let spare: Tensor | undefined;
-    let mean: Tensor | undefined;
-    let score: Tensor | undefined;
+    let spare: Tensor<'float32'> | undefined;
+    let mean: Tensor<'float32'> | undefined;
+    let score: Tensor<'float32'> | undefined;
     const context: ModelContext = {
       signal,
       get out() {
@@ -103,7 +103,7 @@ export async function* predictorCorrector(run: Run): AsyncGenerator<SamplingStep
     const advance = async ({ call, result }: Advance, ...used: unknown[]): Promise<void> => {
       assertFinite(await place.run(call, calls - 1, used));
       spare = run.inPlace ? sample : undefined;
-      sample = result.prevSample;
+      sample = result.prevSample as Tensor<'float32'>; // which is its out
     };
 
     for (let index = 0; index < total; index++) {

@@ -27,7 +27,7 @@ export interface PipelineOptions {
 }
 
 export interface StepsOptions {
-  /** Samples to make at once, an integer >= 1. Default 1. */
+  /** Samples to make at once, an integer >= 1; with seeds, 65536 at most. Default 1. */
   batchSize?: number;
   /** Steps N, an integer from 1 to 2^24; the scheduler's numTrainTimesteps unless given. */
   numInferenceSteps?: number;
@@ -51,7 +51,7 @@ export interface RunOptions extends StepsOptions {
   onStep?: (step: SamplingStep) => unknown;
 }
 
-const runOptions = [
+const stepsOptions = [
   'batchSize',
   'numInferenceSteps',
   'seed',
@@ -59,14 +59,17 @@ const runOptions = [
   'stepSize',
   'modelInputs',
   'signal',
-  'onStep',
-] as const satisfies (keyof RunOptions)[];
+] as const satisfies (keyof StepsOptions)[];
+const runOptions = [...stepsOptions, 'onStep'] as const satisfies (keyof RunOptions)[];
+
+/** Each is drawn from a stream of its own, of which every step takes note. */
+const maxSeeds = 2 ** 16;
 
 /** What a run made. */
 export class SamplingResult {
   constructor(
     /** [B, C, H, W] float32: the mean of the last step, clamped to [0, 1]; where the samples lay. */
-    readonly images: Tensor,
+    readonly images: Tensor<'float32'>,
     /** Calls of the model. */
     readonly calls: number,
     /** Steps of the schedule. */
@@ -138,12 +141,12 @@ export class ScoreSdeVePipeline {
    */
   async run(options: RunOptions = {}): Promise<SamplingResult> {
     assertOptions(options, runOptions);
-    const { onStep } = options;
+    const { onStep, ...given } = options;
     if (onStep !== undefined && typeof onStep !== 'function')
       throw new ScoreSdeError('ERR_CONFIG', `onStep must be a function, got ${show(onStep)}`);
     const start = performance.now();
-    const run = this.#prepare(options);
-    let images!: Tensor;
+    const run = this.#prepare(given);
+    let images!: Tensor<'float32'>;
     let calls = 0;
     for await (const step of predictorCorrector({ ...run, inPlace: onStep === undefined })) {
       const mean = viewOf(step.mean); // onStep may dispose the step's own
@@ -170,7 +173,7 @@ export class ScoreSdeVePipeline {
   }
 
   #prepare(options: StepsOptions): Prepared {
-    assertOptions(options, runOptions);
+    assertOptions(options, stepsOptions);
     const { config } = this.scheduler;
     const { batchSize = 1, numInferenceSteps = config.numTrainTimesteps, modelInputs = {}, signal } = options;
     if (!Number.isInteger(batchSize) || batchSize < 1)
@@ -211,12 +214,17 @@ function sourceOf({ seed, generator }: StepsOptions, batchSize: number) {
       throw new ScoreSdeError('ERR_CONFIG', 'seed and generator were both given: the draws come from one of them');
     return { seed: undefined, generators: generatorsOf(generator, batchSize) };
   }
+  if (batchSize > maxSeeds)
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `batchSize must be at most ${maxSeeds}, with a stream for each sample, got ${batchSize}: pass a generator, which draws the batch at once`,
+    );
   const first = seedOf(seed === undefined ? randomInt(2 ** 32) : seed);
   const generators = Array.from({ length: batchSize }, (_, k) => new Generator(BigInt.asUintN(64, first + BigInt(k))));
   return { seed: first, generators };
 }
 
-async function clamped(mean: Tensor): Promise<Tensor> {
+async function clamped(mean: Tensor): Promise<Tensor<'float32'>> {
   const images = Tensor.empty(mean.dims, { device: mean.device });
   const [input, output] = [operand(mean, 'mean').memory, operand(images, 'images').memory];
   const access = { reads: [bufferOf(input)], writes: [bufferOf(output)] };

@@ -6,10 +6,10 @@ import { deviceIndex } from '../native/memory';
 import { planRandn, type Generator } from '../random/generator';
 import type { NoiseOptions } from '../scheduler/steps';
 import { assertOnePlace, assertSameDims, batchShape, operand, stateTypeOf, type Operand } from '../tensor/operand';
-import { Tensor, type TensorLike } from '../tensor/tensor';
+import { Tensor, type TensorLike, type TensorType } from '../tensor/tensor';
 
 /** The model's call with its other arguments. */
-type CallModel = (sample: Tensor) => Promise<TensorLike> | TensorLike;
+type CallModel = (sample: Tensor<'float32'>) => Promise<TensorLike> | TensorLike;
 
 /** Where a run's states lie, and how its work is done there. */
 export interface Place {
@@ -17,7 +17,7 @@ export interface Place {
   /** Takes the next draw: where that is worth it, it is made while the model runs. */
   draw(): Promise<NoiseOptions>;
   /** The model's score, in this place. */
-  score(model: ScoreModel, sample: Tensor, call: CallModel): Promise<TensorLike>;
+  score(model: ScoreModel, sample: Tensor<'float32'>, call: CallModel): Promise<TensorLike>;
   /** Where the model takes and gives tensors. */
   modelDevice(model: ScoreModel): string;
   /** What a step takes to tell of values that are not finite; `call` counts the steps' calls. */
@@ -35,8 +35,8 @@ const syncElements =
   { 'x86-64-v4': 2 ** 15, 'x86-64-v3': 2 ** 14, 'x86-64': 2 ** 7 }[native.instructionSet()] ?? 2 ** 12;
 
 /** For a reader who may dispose what it is given. */
-export function viewOf(tensor: Tensor): Tensor {
-  return new Tensor(tensor.type, tensor.memory as never, tensor.dims);
+export function viewOf<T extends TensorType>(tensor: Tensor<T>): Tensor<T> {
+  return new Tensor<T>(tensor.type, tensor.memory as never, tensor.dims);
 }
 
 export class Host implements Place {
@@ -51,7 +51,7 @@ export class Host implements Place {
     return { generator: this.generator };
   }
 
-  async score(_model: ScoreModel, sample: Tensor, call: CallModel): Promise<TensorLike> {
+  async score(_model: ScoreModel, sample: Tensor<'float32'>, call: CallModel): Promise<TensorLike> {
     return call(viewOf(sample));
   }
 
@@ -110,7 +110,7 @@ export class OnDevice implements Place {
     return takesDevice(model, this.device) ? this.device : 'cpu';
   }
 
-  async score(model: ScoreModel, sample: Tensor, call: CallModel): Promise<TensorLike> {
+  async score(model: ScoreModel, sample: Tensor<'float32'>, call: CallModel): Promise<TensorLike> {
     if (takesDevice(model, this.device)) return call(viewOf(sample));
     const onHost = await sample.to('cpu');
     const score = await call(viewOf(onHost));

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { isLosslessNumber, LosslessNumber, parse } from 'lossless-json';
-import { ScoreSdeError, show } from '../errors';
+import { isPlainObject, ScoreSdeError, show } from '../errors';
 import { readTextIfFile, writeWhole } from '../files';
 
 /** The parameters of a ScoreSdeVeScheduler: diffusers' names in camelCase. */
@@ -94,6 +94,9 @@ const byKey = new Map<string, Field>(fields.flatMap((field) => [[field.name, fie
 // The reference drops these when it writes; the first two it writes itself.
 const notWrittenBack = new Set(['_class_name', '_diffusers_version', '_ignore_files', '_use_default_values', 'kwargs']);
 
+/** What was stored beside a config, so that fromConfig(scheduler.config) loses none of it, as in the reference. */
+const storedWith = new WeakMap<object, StoredConfig>();
+
 /** What was given for a field, by the field's name; the label is how errors call it. */
 type Given = Map<string, { label: string; value: unknown }>;
 
@@ -161,7 +164,7 @@ export async function writeConfig(dir: string, stored: StoredConfig): Promise<vo
 
 function read(json: unknown, overrides: Partial<SchedulerConfig>, where: string): StoredConfig {
   const source = typeof json === 'string' ? parseText(json, where) : json;
-  if (!isObject(source)) {
+  if (!isPlainObject(source)) {
     throw new ScoreSdeError('ERR_CONFIG', `${where}config: expected a JSON object, got ${show(plain(source))}`);
   }
   const entries = new Map((Object.entries(source) as [string, unknown][]).filter(([, value]) => value !== undefined));
@@ -172,8 +175,9 @@ function read(json: unknown, overrides: Partial<SchedulerConfig>, where: string)
   if (Array.isArray(defaulted)) for (const key of defaulted as string[]) entries.delete(key);
 
   const given: Given = new Map();
-  const integers = new Map<string, string>();
-  const unknown = new Map<string, string>();
+  const before = storedWith.get(source);
+  const integers = new Map(before?.integers);
+  const unknown = new Map(before?.unknown);
   for (const [key, value] of entries) {
     const field = byKey.get(key);
     if (!field) {
@@ -197,11 +201,14 @@ function read(json: unknown, overrides: Partial<SchedulerConfig>, where: string)
     [...entries.keys()].filter((key) => !byKey.has(key) && !key.startsWith('_')),
     where,
   );
-  return { config, unknown, integers };
+  const stored = { config, unknown, integers };
+  storedWith.set(config, stored);
+  return stored;
 }
 
 function take(given: Given, options: Partial<SchedulerConfig>, label: string): void {
-  if (!isObject(options)) throw new ScoreSdeError('ERR_CONFIG', `${label}: expected an object, got ${show(options)}`);
+  if (!isPlainObject(options))
+    throw new ScoreSdeError('ERR_CONFIG', `${label}: expected an object, got ${show(options)}`);
   for (const [name, value] of Object.entries(options)) {
     if (!byName.has(name)) {
       throw new ScoreSdeError(
@@ -280,11 +287,6 @@ function tooDeep(label: string): ScoreSdeError {
   return new ScoreSdeError('ERR_CONFIG', `${label}: expected at most ${maxDepth} levels of nesting, got more`);
 }
 
-/** Any object but arrays, maps, dates and their like; Object.prototype's own test would fail across realms. */
-function isObject(value: unknown): value is object {
-  return Object.prototype.toString.call(value) === '[object Object]' && !isLosslessNumber(value);
-}
-
 function isInteger(digits: string): boolean {
   return /^-?\d+$/.test(digits);
 }
@@ -303,7 +305,7 @@ function pythonValue(value: unknown, depth: number, label: string): string {
     if (!isInteger(value.value)) return pythonFloat(Number(value.value));
     return value.value === '-0' ? '0' : value.value;
   }
-  if (!Array.isArray(value) && !isObject(value)) {
+  if (!Array.isArray(value) && !isPlainObject(value)) {
     throw new ScoreSdeError('ERR_CONFIG', `${label}: expected a JSON value, got ${show(value)}`);
   }
   if (depth >= maxDepth) throw tooDeep(label);

@@ -69,7 +69,7 @@ export function withSigmas(
   config: SchedulerConfig,
   options: SigmaOptions = {},
 ): Schedule {
-  assertOptions(options);
+  assertOptions(options, ['sigmaMin', 'sigmaMax', 'samplingEps']);
   stepCount(count);
   const sigmaMin = noiseLevel(options.sigmaMin ?? config.sigmaMin, 'sigmaMin');
   const sigmaMax = noiseLevel(options.sigmaMax ?? config.sigmaMax, 'sigmaMax');

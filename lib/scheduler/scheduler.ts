@@ -11,41 +11,40 @@ import {
   type Schedule,
   type SigmaOptions,
 } from './schedule';
-import {
-  planAddNoise,
-  planStepCorrect,
-  planStepPred,
-  type NoiseOptions,
-  type StepCorrectOptions,
-  type StepPredOptions,
-} from './steps';
+import { planAddNoise, planStepCorrect, planStepPred, type NoiseOptions, type StepOptions } from './steps';
 
 /** What a predictor step gives: the sample of x_{i-1}, and its mean before noise was added. */
-export interface SdeVeOutput {
-  prevSample: Tensor;
-  prevSampleMean: Tensor;
+export interface SdeVeOutput<Sample = Tensor, Mean = Tensor> {
+  prevSample: Sample;
+  prevSampleMean: Mean;
 }
 
 /** What a corrector step gives. */
-export interface SchedulerOutput {
-  prevSample: Tensor;
+export interface SchedulerOutput<Sample = Tensor> {
+  prevSample: Sample;
 }
+
+type None = Record<never, never>;
+/** A new tensor is float32; one that was given is what it is. */
+type Result<O, Name extends 'out' | 'outMean'> = O extends { [name in Name]?: undefined } ? Tensor<'float32'> : Tensor;
 
 /** The form of a predictor step's result, by its options. */
 export type StepPredResult<O> = O extends { returnDict: false }
   ? O extends { returnMean: false }
-    ? [prevSample: Tensor]
-    : [prevSample: Tensor, prevSampleMean: Tensor]
+    ? [prevSample: Result<O, 'out'>]
+    : [prevSample: Result<O, 'out'>, prevSampleMean: Result<O, 'outMean'>]
   : O extends { returnMean: false }
-    ? SchedulerOutput
-    : SdeVeOutput;
+    ? SchedulerOutput<Result<O, 'out'>>
+    : SdeVeOutput<Result<O, 'out'>, Result<O, 'outMean'>>;
 
 /** The form of a corrector step's result, by its options. */
-export type StepCorrectResult<O> = O extends { returnDict: false } ? [prevSample: Tensor] : SchedulerOutput;
+export type StepCorrectResult<O> = O extends { returnDict: false }
+  ? [prevSample: Result<O, 'out'>]
+  : SchedulerOutput<Result<O, 'out'>>;
 
 function shapePred<O>(
   result: { prevSample: Tensor; prevSampleMean: Tensor | undefined },
-  options: StepPredOptions,
+  options: StepOptions,
 ): StepPredResult<O> {
   const { prevSample, prevSampleMean } = result;
   if (options.returnDict === false)
@@ -53,7 +52,7 @@ function shapePred<O>(
   return (prevSampleMean ? result : { prevSample }) as StepPredResult<O>;
 }
 
-function shapeCorrect<O>(result: SchedulerOutput, options: StepCorrectOptions): StepCorrectResult<O> {
+function shapeCorrect<O>(result: SchedulerOutput, options: StepOptions): StepCorrectResult<O> {
   return (options.returnDict === false ? [result.prevSample] : result) as StepCorrectResult<O>;
 }
 
@@ -155,7 +154,7 @@ export class ScoreSdeVeScheduler {
    * @throws ScoreSdeError ERR_RANGE; ERR_CONFIG, ERR_CUDA_UNAVAILABLE (device)
    */
   setTimesteps(count: number, options: { samplingEps?: number; device?: string } = {}): void {
-    assertOptions(options);
+    assertOptions(options, ['samplingEps', 'device']);
     const { samplingEps, device } = options;
     resolveDevice(device);
     this.#schedule = { ...this.#schedule, timesteps: timestepTable(count, samplingEps ?? this.config.samplingEps) };
@@ -181,7 +180,7 @@ export class ScoreSdeVeScheduler {
    * @param sample [B, ...]
    * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_ALIAS, ERR_DISPOSED, ERR_BUSY, ERR_STATE
    */
-  stepPred<const O extends StepPredOptions = StepPredOptions>(
+  stepPred<const O extends StepOptions = None>(
     modelOutput: TensorLike,
     timestep: PerSample,
     sample: TensorLike,
@@ -193,7 +192,7 @@ export class ScoreSdeVeScheduler {
   }
 
   /** As stepPred, off the event loop. */
-  async stepPredAsync<const O extends StepPredOptions = StepPredOptions>(
+  async stepPredAsync<const O extends StepOptions = None>(
     modelOutput: TensorLike,
     timestep: PerSample,
     sample: TensorLike,
@@ -210,7 +209,7 @@ export class ScoreSdeVeScheduler {
    * @param sample [B, ...], not empty
    * @throws ScoreSdeError as stepPred, and ERR_CONFIG (stepSize)
    */
-  stepCorrect<const O extends StepCorrectOptions = StepCorrectOptions>(
+  stepCorrect<const O extends StepOptions = None>(
     modelOutput: TensorLike,
     sample: TensorLike,
     options: O = {} as O,
@@ -221,7 +220,7 @@ export class ScoreSdeVeScheduler {
   }
 
   /** As stepCorrect, off the event loop. */
-  async stepCorrectAsync<const O extends StepCorrectOptions = StepCorrectOptions>(
+  async stepCorrectAsync<const O extends StepOptions = None>(
     modelOutput: TensorLike,
     sample: TensorLike,
     options: O = {} as O,
@@ -238,30 +237,30 @@ export class ScoreSdeVeScheduler {
    * @param timesteps Integer indices into the ascending table: one for all or one a sample, from the end where negative
    * @throws ScoreSdeError as stepPred
    */
-  addNoise(
+  addNoise<const O extends Omit<NoiseOptions, 'noise'> = None>(
     original: TensorLike,
     noise: TensorLike | null | undefined,
     timesteps: PerSample | BigInt64Array,
-    options: Omit<NoiseOptions, 'noise'> = {},
-  ): Tensor {
+    options: O = {} as O,
+  ): Result<O, 'out'> {
     const { call, result } = planAddNoise(this.discreteSigmas, original, noise, timesteps, options);
     call.run();
-    return result;
+    return result as Result<O, 'out'>;
   }
 
   /** As addNoise, off the event loop. */
-  async addNoiseAsync(
+  async addNoiseAsync<const O extends Omit<NoiseOptions, 'noise'> = None>(
     original: TensorLike,
     noise: TensorLike | null | undefined,
     timesteps: PerSample | BigInt64Array,
-    options: Omit<NoiseOptions, 'noise'> = {},
-  ): Promise<Tensor> {
+    options: O = {} as O,
+  ): Promise<Result<O, 'out'>> {
     const { call, result } = planAddNoise(this.discreteSigmas, original, noise, timesteps, options);
     await call.runAsync();
-    return result;
+    return result as Result<O, 'out'>;
   }
 
-  #planCorrect(modelOutput: TensorLike, sample: TensorLike, options: StepCorrectOptions) {
+  #planCorrect(modelOutput: TensorLike, sample: TensorLike, options: StepOptions) {
     if (this.timesteps === null) throw new ScoreSdeError('ERR_STATE', missingTimesteps);
     return planStepCorrect(this.config.snr, modelOutput, sample, options);
   }

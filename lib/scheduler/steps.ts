@@ -28,26 +28,34 @@ export interface NoiseOptions {
   out?: TensorLike;
 }
 
-export interface StepPredOptions extends NoiseOptions {
-  /** Where the mean goes. */
+/** Options of the steps. Both take all of them, so that they may share an object, and each reads its own. */
+export interface StepOptions extends NoiseOptions {
+  /** Of the predictor: where the mean goes. */
   outMean?: TensorLike;
-  /** false leaves the mean out, and a quarter of the memory traffic. */
+  /** Of the predictor: false leaves the mean out, and a quarter of the memory traffic. */
   returnMean?: boolean;
-  /** false returns [prevSample, prevSampleMean], as the reference's tuple. */
+  /**
+   * Of the corrector: how the step is measured. 'batch' (default, the reference): from the means of the norms over the
+   * batch. 'sample': from each sample's own norms. 'dim': own gradient norm, noise norm taken as sqrt(d). 'ald':
+   * 2 (snr sigma)^2.
+   */
+  stepSize?: StepSize;
+  /** Of the corrector: the noise level of 'ald', one for all or one a sample. */
+  sigma?: PerSample;
+  /** false returns an array, as the reference's tuple: [prevSample, prevSampleMean], or [prevSample]. */
   returnDict?: boolean;
 }
 
-export interface StepCorrectOptions extends NoiseOptions {
-  /**
-   * How the step is measured. 'batch' (default, the reference): from the means of the norms over the batch. 'sample':
-   * from each sample's own norms. 'dim': own gradient norm, noise norm taken as sqrt(d). 'ald': 2 (snr sigma)^2.
-   */
-  stepSize?: StepSize;
-  /** The noise level of 'ald', one for all or one a sample. */
-  sigma?: PerSample;
-  /** false returns [prevSample], as the reference's tuple. */
-  returnDict?: boolean;
-}
+const stepOptions = [
+  'generator',
+  'noise',
+  'out',
+  'outMean',
+  'returnMean',
+  'stepSize',
+  'sigma',
+  'returnDict',
+] as const satisfies (keyof StepOptions)[];
 
 /** A checked step, and where its results will be. */
 export interface Plan<K extends Kernel, Result> {
@@ -116,10 +124,10 @@ export function planStepPred(
   modelOutput: TensorLike,
   timestep: PerSample,
   sample: TensorLike,
-  options: StepPredOptions,
+  options: StepOptions,
   mark: Mark = [],
 ): Plan<'stepPred', { prevSample: Tensor; prevSampleMean: Tensor | undefined }> {
-  assertOptions(options);
+  assertOptions(options, stepOptions);
   const x = operand(sample, 'sample');
   const m = operand(modelOutput, 'modelOutput');
   assertSameDims(m, x);
@@ -182,10 +190,10 @@ export function planStepCorrect(
   snr: number,
   modelOutput: TensorLike,
   sample: TensorLike,
-  options: StepCorrectOptions,
+  options: StepOptions,
   mark: Mark = [],
 ): Plan<'stepCorrect', { prevSample: Tensor }> {
-  assertOptions(options);
+  assertOptions(options, stepOptions);
   const x = operand(sample, 'sample');
   const m = operand(modelOutput, 'modelOutput');
   assertSameDims(m, x);
@@ -234,7 +242,7 @@ export function planAddNoise(
   indices: unknown,
   options: Omit<NoiseOptions, 'noise'>,
 ): Plan<'addNoise', Tensor> {
-  assertOptions(options);
+  assertOptions(options, stepOptions);
   const x = operand(original, 'original');
   if (x.dims.length !== 4)
     throw new ScoreSdeError(

@@ -35,10 +35,26 @@ function dataOf(value: { data?: unknown }, name: string): unknown {
   }
 }
 
+/** The types that only onnxruntime's tensors have, and their arrays. */
+const foreign: Record<string, string> = {
+  bool: 'Uint8Array',
+  int8: 'Int8Array',
+  int16: 'Int16Array',
+  uint16: 'Uint16Array',
+  uint32: 'Uint32Array',
+  uint64: 'BigUint64Array',
+};
+
 /** The elements of anything with `data`, 16-bit floats widened. ERR_DTYPE, ERR_DISPOSED. */
 export function elementsOf(like: { data?: unknown; type?: unknown }, name: string): ArrayLike<unknown> {
   const given = dataOf(like, name);
   if (Array.isArray(given)) return given as unknown[];
+  const kind = Object.prototype.toString.call(given).slice(8, -1);
+  const isNumbers =
+    like.type === undefined
+      ? ['Int8Array', 'Int16Array', 'Uint32Array', 'BigUint64Array'].includes(kind)
+      : typeof like.type === 'string' && Object.hasOwn(foreign, like.type) && foreign[like.type] === kind;
+  if (isNumbers) return given as ArrayLike<unknown>;
   const { data, type } = typedData(given, like.type, name);
   return widened(data, type);
 }

@@ -1,3 +1,4 @@
+import { types } from 'node:util';
 import { resolveDevice } from '../devices';
 import { assertOptions, ScoreSdeError, show } from '../errors';
 import { native } from '../native';
@@ -137,18 +138,18 @@ export function toDLPack(tensor: Tensor, options: StreamOptions = {}): object {
 /** See Tensor.fromDLPack. */
 export function fromDLPack(external: object, options: StreamOptions = {}): Tensor {
   assertOptions(options, ['stream']);
-  if (external === null || typeof external !== 'object')
+  if (!types.isExternal(external))
     throw new ScoreSdeError(
       'ERR_DTYPE',
       `fromDLPack needs an external DLManagedTensorVersioned, got ${show(external)}`,
     );
   if (taken.has(external)) throw new ScoreSdeError('ERR_STATE', 'the DLPack tensor was taken already');
   const stream = streamArg(options.stream);
-  const types = Object.keys(formats) as TensorType[];
-  const known = types.flatMap((type) => formats[type].slice(1) as number[]);
+  const tensorTypes = Object.keys(formats) as TensorType[];
+  const known = tensorTypes.flatMap((type) => formats[type].slice(1) as number[]);
   const { handle, device, dims, format, readOnly } = native.deviceFromDlpack(external, known);
   taken.add(external);
-  const type = types[format]!;
+  const type = tensorTypes[format]!;
   try {
     if (stream !== undefined) native.deviceWaitFor(device, stream);
   } catch (error) {

@@ -122,13 +122,17 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
   /**
    * @param type Element type; left out, the data's own
    * @param data The elements, used where they lie
-   * @param dims The shape; its product is the data's length
+   * @param dims The shape, whose product is the data's length; one axis unless given
    * @throws ScoreSdeError ERR_DTYPE, ERR_SHAPE
    */
-  constructor(type: T, data: DataTypes[T] | readonly number[], dims: readonly number[]);
-  constructor(data: DataTypes[T], dims: readonly number[]);
-  constructor(...args: [unknown, unknown, unknown] | [unknown, unknown]) {
-    const [type, given, dims] = args.length < 3 ? [undefined, args[0], args[1]] : args;
+  constructor(
+    type: T,
+    data: DataTypes[T] | ('float32' extends T ? readonly number[] : never),
+    dims?: readonly number[],
+  );
+  constructor(data: DataTypes[T], dims?: readonly number[]);
+  constructor(...args: unknown[]) {
+    const [type, given, ...shape] = typeof args[0] === 'string' || args.length > 2 ? args : [undefined, ...args];
     this.location = given instanceof DeviceMemory ? 'gpu-buffer' : 'cpu';
     this.device = given instanceof DeviceMemory ? given.device : 'cpu';
     if (Array.isArray(given) && type === 'float32' && given.some((v) => typeof v !== 'number'))
@@ -139,6 +143,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     const values = Array.isArray(given) && type === 'float32' ? Float32Array.from(given as number[]) : given;
     const { data, type: actual } =
       values instanceof DeviceMemory ? { data: values, type } : typedData(values, type, 'tensor');
+    const dims = shape.length === 0 ? [data.length] : shape[0];
     const size = sizeOfDims(dims, 'dims');
     if (size !== data.length)
       throw new ScoreSdeError(
@@ -156,7 +161,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     dims: readonly number[],
     options: TensorOptions & { type?: T } = {},
   ): Tensor<T> {
-    assertOptions(options);
+    assertOptions(options, ['type', 'device']);
     const { type = 'float32' as T } = options;
     if (typeof type !== 'string' || !Object.hasOwn(arrays, type))
       throw new ScoreSdeError('ERR_DTYPE', `type must be one of ${Object.keys(arrays).join(', ')}, got ${show(type)}`);

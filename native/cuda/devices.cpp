@@ -19,9 +19,9 @@ Devices devices() {
     int driver = 0;  // stays so where there is none, which the runtime reports as one that is too old
     if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) != cudaSuccess) driver = 0;
     found.unavailable = error != cudaErrorInsufficientDriver ? failure(error, "cudaGetDeviceCount").message
-                        : driver == 0                        ? "there is no NVIDIA driver"
+                        : driver == 0                        ? "there is no NVIDIA driver: install one to use a GPU"
                                       : "the NVIDIA driver is one of CUDA " + version(driver) + ", older than the " +
-                                            version(CUDART_VERSION) + " that this build needs";
+                                            version(CUDART_VERSION) + " that this build needs: update it";
     return found;
   }
   for (int i = 0; i < count; ++i) {
@@ -33,7 +33,7 @@ Devices devices() {
     }
     found.list.push_back({properties.name, properties.totalGlobalMem, properties.major, properties.minor, ""});
   }
-  if (found.list.empty()) found.unavailable = "the driver reports no device";
+  if (found.list.empty()) found.unavailable = "the driver reports no device: see nvidia-smi, and CUDA_VISIBLE_DEVICES";
   return found;
 }
 

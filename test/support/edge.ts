@@ -1,4 +1,4 @@
-import { Generator, ScoreSdeVeScheduler, Tensor, type StepPredOptions } from '../../lib';
+import { Generator, ScoreSdeVeScheduler, Tensor, type StepOptions } from '../../lib';
 import { bitEqual, maxAbs, schedulerOf, steps, sum, within, type SnakeConfig } from './golden';
 
 /** A tensor as edge_cases.json writes it: all values, or the first ones and the sum of magnitudes. */
@@ -62,7 +62,7 @@ export const X = (dims = [2, 3, 2, 2]) => torch(100).randn(dims);
 export const M = (dims = [2, 3, 2, 2]) => torch(101).randn(dims);
 export const scheduler = (n = 10, config: Partial<SnakeConfig> = {}) => schedulerOf(config, steps(n));
 
-type Options = Pick<StepPredOptions, 'generator' | 'noise'>;
+type Options = Pick<StepOptions, 'generator' | 'noise'>;
 export type Input = { data: unknown; dims: readonly number[]; type?: string };
 export type Pred = { prevSample: Tensor; prevSampleMean: Tensor };
 

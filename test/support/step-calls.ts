@@ -1,11 +1,4 @@
-import {
-  Generator,
-  Tensor,
-  type EngineName,
-  type ScoreSdeVeScheduler,
-  type StepCorrectOptions,
-  type StepPredOptions,
-} from '../../lib';
+import { Generator, Tensor, type EngineName, type ScoreSdeVeScheduler, type StepOptions } from '../../lib';
 import { goodDims } from './bad-tensors';
 import { scheduler } from './edge';
 import { bytesAround, dataOf, position } from './refusals';
@@ -18,7 +11,7 @@ export interface StepCall {
   modelOutput: unknown;
   timestep: unknown;
   sample: unknown;
-  options: StepPredOptions & StepCorrectOptions;
+  options: StepOptions;
 }
 
 export const methods: Method[] = ['stepPred', 'stepCorrect', 'addNoise'];
