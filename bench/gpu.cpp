@@ -41,7 +41,7 @@ void check(cudaError_t error) {
 std::shared_ptr<cuda::Buffer> memory(size_t bytes) {
   std::shared_ptr<cuda::Buffer> buffer;
   check(context->allocate(bytes, buffer));
-  check(context->clear(buffer->data, bytes));
+  check(context->fill(buffer->data, 0, bytes));
   return buffer;
 }
 

@@ -8,7 +8,7 @@ import { compile } from './support/programs';
 
 // The CUDA kernels on the host, against the CPU's, under AddressSanitizer: see test/native/cuda.cpp.
 test('the emulated kernels give the bits of the CPU, within their memory', () => {
-  const build = compile('emulated', ['cuda-parity'], '--CDCUDA=EMULATE', '--CDSANITIZE=address');
+  const build = compile('emulated', ['cuda-parity', 'cuda-bench'], '--CDCUDA=EMULATE', '--CDSANITIZE=address');
   for (const compute of ['9.0', '8.0']) {
     const env = { ...process.env, EMULATED_COMPUTE: compute, LD_PRELOAD: '', ASAN_OPTIONS: 'detect_leaks=1' };
     const { stdout, stderr, status } = spawnSync(join(build, 'cuda-parity'), ['brief'], { encoding: 'utf8', env });

@@ -506,6 +506,13 @@ describe('what cannot be loaded', () => {
     ['a sampleShape that is none', { sampleShape: 'abc' }, 'ERR_SHAPE', /^sampleShape must be/],
     ['a sampleShape of 0', { sampleShape: [1, 0, 4] }, 'ERR_SHAPE', /^sampleShape must hold positive sizes/],
     ['settings of null', { sessionConfig: { a: null } }, 'ERR_CONFIG', /^sessionConfig must be/],
+    ['a graph on the shared stream', { providerOptions: { enable_cuda_graph: 1 } }, 'ERR_CONFIG', /enable_cuda_graph/],
+    [
+      'weights in bytes that are not kept',
+      { sessionConfig: { 'session.use_ort_model_bytes_directly': '1' } },
+      'ERR_CONFIG',
+      /use_ort_model_bytes_directly.*not kept/,
+    ],
     ['a library that is none', { libraryPath: 5 }, 'ERR_CONFIG', /^libraryPath must be .*got 5/],
   ])('%s', async (_, options, code, says) => {
     sentence(await rejection(() => OnnxModel.load(scoreGraph(), options as never)), code as never, says);

@@ -174,6 +174,17 @@ export class OnnxModel extends Callable {
     const sessionConfig = textsOf(options.sessionConfig, 'sessionConfig');
     const device = resolveDevice(options.device ?? 'auto');
     const provider = textsOf(options.providerOptions, 'providerOptions');
+    if (Number(provider.enable_cuda_graph ?? 0) !== 0)
+      throw new ScoreSdeError(
+        'ERR_CONFIG',
+        'providerOptions.enable_cuda_graph: the network shares its stream with the steps, which a graph of it would capture, too',
+      );
+    const borrows = given && borrowed.find((key) => Number(sessionConfig[key] ?? 0) !== 0);
+    if (borrows)
+      throw new ScoreSdeError(
+        'ERR_CONFIG',
+        `sessionConfig['${borrows}']: the bytes of a network are not kept once it is loaded`,
+      );
     const { path, shared } = findLibrary(options.libraryPath);
     const name = given ? 'the network' : (pathOrBytes as string);
     if (!given && !(await isFile(name)))
@@ -410,6 +421,9 @@ function convert(from: Operand, to: Operand): void {
 function cudaOptions(device: string, provider: Record<string, string>): Record<string, string> {
   return { ...provider, device_id: String(deviceIndex(device)), do_copy_in_default_stream: '1' };
 }
+
+/** The settings by which a session reads its weights where the given bytes lie. */
+const borrowed = ['session.use_ort_model_bytes_directly', 'session.use_ort_model_bytes_for_initializers'];
 
 /** Settings as the runtime takes them. ERR_CONFIG. */
 function textsOf(settings: OnnxModelOptions['sessionConfig'], name: string): Record<string, string> {

@@ -1,6 +1,6 @@
 import { native, type Native } from './index';
 import { DeviceMemory } from './memory';
-import { assertIdle, assertRoom, inOrder, isBusy, type Access } from './order';
+import { assertIdle, assertRoom, counted, inOrder, isBusy, type Access } from './order';
 
 /** The operations that run on the caller's thread, or off the event loop in their ...Async twins. */
 export type Kernel = {
@@ -71,7 +71,7 @@ export class KernelCall<K extends Kernel> implements Call<ReturnType<Native[K]>>
     };
     // A device's stream has an order of its own, in which what is enqueued here stands already.
     if (!this.before && !this.busy && this.access.writes.some((memory) => memory instanceof DeviceMemory))
-      return start();
+      return counted(start());
     const first = this.before?.runAsync();
     first?.catch(() => {}); // told in its turn
     return inOrder(this.access, first ? () => first.then(start, failed) : start);

@@ -65,15 +65,19 @@ export function assertRoom(method: string): void {
     );
 }
 
+/** Counts work until it ends, among what is under way. */
+export function counted<T>(work: Promise<T>): Promise<T> {
+  inFlight++;
+  const end = () => void inFlight--;
+  work.then(end, end);
+  return work;
+}
+
 /** Runs asynchronous work in the order of the calls where memory is shared, at once where it is not. */
 export function inOrder<T>(access: Access, start: () => Promise<T>): Promise<T> {
   const before = blockers(access);
-  const work = before.length === 0 ? start() : Promise.allSettled(before).then(start);
-  inFlight++;
-  const end = () => {
-    inFlight--;
-    release(access, done);
-  };
+  const work = counted(before.length === 0 ? start() : Promise.allSettled(before).then(start));
+  const end = () => release(access, done);
   const done: Promise<void> = work.then(end, end);
   register(access, done);
   return work;

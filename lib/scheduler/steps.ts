@@ -13,6 +13,7 @@ import {
   operand,
   target,
   type Operand,
+  type Target,
 } from '../tensor/operand';
 import type { Tensor, TensorLike } from '../tensor/tensor';
 import { assertPerRow, indicesOf, numbersOf, perRow, type PerSample } from '../tensor/numbers';
@@ -115,8 +116,28 @@ function accessOf(inputs: Operand[], outputs: Operand[], states: object[]): Acce
   };
 }
 
-/** A new result lies where the sample does. */
-const on = (x: Operand) => ({ device: placeOf(x.memory) });
+/**
+ * Where results go: the caller's memory, checked against the inputs and one another, or new tensors where the sample lies,
+ * which are made once all is known to be right.
+ */
+function outputsOf(
+  options: StepOptions,
+  x: Operand,
+  inputs: Operand[],
+  withMean = false,
+): { out: Target; mean?: Target } {
+  let out = options.out === undefined ? undefined : target(options.out, x, 'out');
+  let mean = options.outMean === undefined || !withMean ? undefined : target(options.outMean, x, 'outMean');
+  const given: Operand[] = [];
+  if (out) given.push(out.operand);
+  if (mean) given.push(mean.operand);
+  assertOnePlace([...inputs, ...given]);
+  assertOutputs(given, inputs);
+  const place = { device: placeOf(x.memory) };
+  out ??= target(undefined, x, 'out', place);
+  if (withMean) mean ??= target(undefined, x, 'outMean', place);
+  return { out, mean };
+}
 
 /** The predictor: a step of the reverse diffusion SDE (Song et al. 2021, algorithm 2, eq. 46). */
 export function planStepPred(
@@ -138,14 +159,8 @@ export function planStepPred(
   const adjacent = perRow(indices.map((i) => adjacentSigma(discreteSigmas, i)));
   if (options.returnMean === false && options.outMean !== undefined)
     throw new ScoreSdeError('ERR_CONFIG', 'outMean was given and returnMean is false: is the mean wanted?');
-  assertOnePlace([x, m]);
   const source = noiseSource(options, x);
-  const out = target(options.out, x, 'out', on(x));
-  const mean = options.returnMean === false ? undefined : target(options.outMean, x, 'outMean', on(x));
-  const inputs = [x, m, ...source.given];
-  const outputs = mean ? [out.operand, mean.operand] : [out.operand];
-  assertOnePlace([...inputs, ...outputs]);
-  assertOutputs(outputs, inputs);
+  const { out, mean } = outputsOf(options, x, [x, m, ...source.given], options.returnMean !== false);
   const noise = planNoise(source, x, x.type);
   const call = new KernelCall(
     'stepPred',
@@ -165,7 +180,7 @@ export function planStepPred(
       mean?.operand.type ?? Dtype.float32,
       ...mark,
     ],
-    accessOf([x, m, ...noise.inputs], outputs, noise.states),
+    accessOf([x, m, ...noise.inputs], mean ? [out.operand, mean.operand] : [out.operand], noise.states),
     noise.before,
     noise.after,
   );
@@ -203,12 +218,8 @@ export function planStepCorrect(
   if (typeof stepSize !== 'string' || !Object.hasOwn(StepSizeCode, stepSize))
     throw new ScoreSdeError('ERR_CONFIG', `stepSize must be 'batch', 'sample', 'dim' or 'ald', got ${show(stepSize)}`);
   const sigma = stepSize === 'ald' ? perRow(noiseLevels(options.sigma, rows)) : null;
-  assertOnePlace([x, m]);
   const source = noiseSource(options, x);
-  const out = target(options.out, x, 'out', on(x));
-  const inputs = [x, m, ...source.given];
-  assertOnePlace([...inputs, out.operand]);
-  assertOutputs([out.operand], inputs);
+  const { out } = outputsOf(options, x, [x, m, ...source.given]);
   const noise = planNoise(source, x, Dtype.float32);
   const call = new KernelCall(
     'stepCorrect',
@@ -262,10 +273,7 @@ export function planAddNoise(
     return sigma;
   });
   const source = noiseSource({ ...options, noise: noise ?? undefined }, x);
-  const out = target(options.out, x, 'out', on(x));
-  const inputs = [x, ...source.given];
-  assertOnePlace([...inputs, out.operand]);
-  assertOutputs([out.operand], inputs);
+  const { out } = outputsOf(options, x, [x, ...source.given]);
   const sigma = perRow(levels);
   const drawn = planNoise(source, x, x.type);
   const call = new KernelCall(

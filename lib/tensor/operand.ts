@@ -1,7 +1,7 @@
 import { reasonOf, ScoreSdeError, show } from '../errors';
 import { Dtype, type StateMemory } from '../native';
 import { DeviceMemory, placeOf, type Memory } from '../native/memory';
-import { sizeOfDims, Tensor, typedData, type TensorLike } from './tensor';
+import { assertFixed, sizeOfDims, Tensor, typedData, type TensorLike } from './tensor';
 
 /** A state as the kernels take it. */
 export interface Operand {
@@ -40,28 +40,14 @@ function isContiguous(dims: readonly number[], strides: unknown): boolean {
   return true;
 }
 
-/** Node-API hands out no memory that threads share, and memory that shrinks must not be worked on. ERR_DTYPE. */
-function fixed(memory: StateMemory, name: string): StateMemory {
-  const { buffer } = memory as { buffer: ArrayBufferLike & { resizable?: boolean } };
-  // An ArrayBuffer may be one of another realm.
-  const isShared =
-    !(buffer instanceof ArrayBuffer) && Object.prototype.toString.call(buffer) === '[object SharedArrayBuffer]';
-  if (isShared || buffer.resizable)
-    throw new ScoreSdeError(
-      'ERR_DTYPE',
-      `${name} must lie in an ArrayBuffer of fixed size, got a ${isShared ? 'SharedArrayBuffer' : 'resizable one'}`,
-    );
-  return memory;
-}
-
 /** Reads a tensor argument of a step. ERR_DTYPE, ERR_SHAPE, ERR_DISPOSED say what is wrong with which argument. */
 export function operand(value: TensorLike, name: string): Operand {
   if (value instanceof Tensor) {
     if (value.disposed) throw new ScoreSdeError('ERR_DISPOSED', `${name} is a disposed tensor`);
     const dtype = stateDtype(value.type, name);
     const { memory } = value as { memory: Memory };
-    const checked = memory instanceof DeviceMemory ? memory : fixed(memory, name);
-    return { name, memory: checked, type: dtype, dims: value.dims };
+    if (!(memory instanceof DeviceMemory)) assertFixed(memory, name);
+    return { name, memory, type: dtype, dims: value.dims };
   }
   if (value === null || typeof value !== 'object' || !('dims' in value) || !('data' in value))
     throw new ScoreSdeError(
@@ -87,7 +73,8 @@ export function operand(value: TensorLike, name: string): Operand {
       'ERR_SHAPE',
       `${name} must be contiguous in row-major order, got strides ${show((value as { strides?: unknown }).strides)}`,
     );
-  return { name, memory: fixed(data as StateMemory, name), type: dtype, dims: value.dims };
+  assertFixed(data, name);
+  return { name, memory: data as StateMemory, type: dtype, dims: value.dims };
 }
 
 /** ERR_SHAPE unless both have the same dims. */
@@ -155,13 +142,19 @@ export function assertApart(output: Operand, input: Operand): void {
     throw new ScoreSdeError('ERR_ALIAS', `${output.name} and ${input.name} overlap: each needs memory of its own`);
 }
 
+/** The memory that a result goes to, and the tensor of it. */
+export interface Target {
+  operand: Operand;
+  tensor: Tensor;
+}
+
 /** Where a result goes: the caller's `out`, or a new tensor. */
 export function target(
   out: TensorLike | undefined,
   like: Pick<Operand, 'name' | 'dims'>,
   name: string,
   options: { type?: StateType; device?: string } = {},
-): { operand: Operand; tensor: Tensor } {
+): Target {
   if (out === undefined) {
     const tensor = Tensor.empty(like.dims, options);
     return { operand: operand(tensor, name), tensor };

@@ -3,6 +3,7 @@ import { resolveDevice } from '../devices';
 import { assertOptions, ScoreSdeError, show } from '../errors';
 import { native } from '../native';
 import { deviceIndex, DeviceMemory } from '../native/memory';
+import { assertIdle } from '../native/order';
 import { sizeOfDims, Tensor, type TensorType } from './tensor';
 
 /** CUDA Array Interface, version 3 (the protocol of Numba, CuPy and PyTorch). */
@@ -59,11 +60,14 @@ const formats: Record<TensorType, [typestr: string, code: number, bits: number]>
   int64: ['<i8', 0, 64],
 };
 
-/** The memory of a tensor on a device. ERR_CONFIG for one on the CPU, ERR_DISPOSED. */
+/** The memory of a tensor on a device, to be handed to others. ERR_CONFIG for one on the CPU, ERR_DISPOSED, ERR_BUSY. */
 function deviceMemoryOf(tensor: Tensor, what: string): DeviceMemory {
   if (!(tensor instanceof Tensor)) throw new ScoreSdeError('ERR_DTYPE', `${what} needs a Tensor, got ${show(tensor)}`);
   const { memory } = tensor;
-  if (memory instanceof DeviceMemory) return memory;
+  if (memory instanceof DeviceMemory) {
+    assertIdle({ reads: [memory], writes: [] }, what); // what waits is not on the stream yet
+    return memory;
+  }
   throw new ScoreSdeError(
     'ERR_CONFIG',
     `${what} needs a tensor on a CUDA device, got one on the CPU: to('cuda') copies it`,
@@ -76,6 +80,7 @@ function assertType(type: unknown): asserts type is TensorType {
 }
 
 function streamArg(stream: unknown): bigint | undefined {
+  if (stream === 0n) return 1n; // cudaStreamLegacy: the same stream, by a name that does not also mean none
   if (stream === undefined || (typeof stream === 'bigint' && stream >= 0n && stream < 2n ** 64n)) return stream;
   throw new ScoreSdeError('ERR_CONFIG', `stream must be a cudaStream_t as a bigint, got ${show(stream)}`);
 }

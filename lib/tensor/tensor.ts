@@ -61,6 +61,19 @@ const typeOfArray: Record<string, TensorType> = {
   BigInt64Array: 'int64',
 };
 
+/** Node-API hands out no memory that threads share, and memory that shrinks must not be worked on. ERR_DTYPE. */
+export function assertFixed(memory: ArrayBufferView, name: string): void {
+  const { buffer } = memory as { buffer: ArrayBufferLike & { resizable?: boolean } };
+  // An ArrayBuffer may be one of another realm.
+  const isShared =
+    !(buffer instanceof ArrayBuffer) && Object.prototype.toString.call(buffer) === '[object SharedArrayBuffer]';
+  if (isShared || buffer.resizable)
+    throw new ScoreSdeError(
+      'ERR_DTYPE',
+      `${name} must lie in an ArrayBuffer of fixed size, got a ${isShared ? 'SharedArrayBuffer' : 'resizable one'}`,
+    );
+}
+
 /** The number of elements of `dims`; ERR_SHAPE unless they are sizes of a tensor that memory could hold. */
 export function sizeOfDims(dims: unknown, name: string): number {
   if (!Array.isArray(dims) && !(ArrayBuffer.isView(dims) && 'length' in dims))
@@ -250,6 +263,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
       using passing = onHost;
       return await passing.to(place);
     }
+    assertFixed(memory, 'the tensor');
     const copy = Tensor.empty(this.dims, { type: this.type, device: place });
     const to = copy.memory as DeviceMemory;
     const access = { reads: [memory.buffer], writes: [to] };

@@ -172,7 +172,11 @@ class RunCall final : public AsyncCall {
 
  protected:
   Status execute() override {
-    return attempt([this] { return session_->run(p_, stop_); });
+    return attempt([this]() -> Status {
+      if (network_->context != nullptr)
+        if (Status s = network_->context->makeCurrent(); !s.ok()) return s;
+      return session_->run(p_, stop_);
+    });
   }
   Napi::Value result(Napi::Env env) override { return env.Undefined(); }
   void interrupt() override { stop_.request(); }

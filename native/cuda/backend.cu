@@ -72,7 +72,9 @@ class Enqueue {
     std::shared_ptr<Buffer> buffer;
     TRY_STATUS(backend_.pool_->allocate(count * sizeof(T), buffer));
     out = static_cast<T*>(buffer->data);
-    held_.push_back(std::move(buffer));
+    bool captured = false;
+    TRY_STATUS(backend_.isCapturing(captured));
+    (captured ? backend_.captured_ : held_).push_back(std::move(buffer));
     return {};
   }
 
@@ -109,6 +111,12 @@ class Enqueue {
       std::copy(given.begin(), given.end(), out.few);
       return {};
     }
+    bool captured = false;
+    TRY_STATUS(backend_.isCapturing(captured));
+    if (captured)
+      return Status::error("ERR_CUDA",
+                           "a graph takes the values of more than " + std::to_string(kFew) +
+                               " rows from device memory alone: host memory would be gone when it is replayed");
     T* device = nullptr;
     TRY_STATUS(scratch(given.size(), device));
     out.device = device;
@@ -127,13 +135,16 @@ Status CudaBackend::prepare() {
   TRY_ON_DEVICE(device_);
   cudaDeviceProp properties = {};
   TRY_CUDA(cudaGetDeviceProperties, &properties, device_);
-  traits_.major = properties.major;
+  // Code that was made on the spot from an older architecture's lacks what the newer one's launches rely on.
+  cudaFuncAttributes compiled = {};
+  TRY_STATUS(checked(cudaFuncGetAttributes(&compiled, correctWhole<GridBarrier>), "cudaFuncGetAttributes"));
+  traits_.major = std::min(properties.major, compiled.ptxVersion / 10);
   int blocks = 0;  // to a multiprocessor
   TRY_STATUS(checked(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, correctWhole<GridBarrier>,
                                                                    static_cast<int>(kWholeThreads), 0),
                      "cudaOccupancyMaxActiveBlocksPerMultiprocessor"));
   traits_.multiprocessors = blocks > 0 ? properties.multiProcessorCount : 0;
-  if (properties.major < 9) return {};
+  if (traits_.major < 9) return {};
   // Sixteen blocks are more than every such device must take.
   TRY_STATUS(
       checked(cudaFuncSetAttribute(correctWhole<ClusterBarrier>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
@@ -144,6 +155,13 @@ Status CudaBackend::prepare() {
   TRY_STATUS(checked(cudaOccupancyMaxPotentialClusterSize(&traits_.maxCluster, correctWhole<ClusterBarrier>, &config),
                      "cudaOccupancyMaxPotentialClusterSize"));
   traits_.maxCluster = std::min(traits_.maxCluster, 16);
+  return {};
+}
+
+Status CudaBackend::isCapturing(bool& captured) const {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  TRY_CUDA(cudaStreamIsCapturing, stream_, &status);
+  captured = status != cudaStreamCaptureStatusNone;
   return {};
 }
 

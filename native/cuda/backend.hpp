@@ -29,13 +29,15 @@ class CudaBackend final : public Backend {
  private:
   friend class Enqueue;
   Status tickets(size_t count, uint32_t*& out);
+  Status isCapturing(bool& captured) const;
 
   const int device_;
   const cudaStream_t stream_;
   const std::shared_ptr<Pool> pool_;
   Staging staging_;  // of the rows' parameters
   Traits traits_;
-  std::vector<std::shared_ptr<Buffer>> tickets_;  // the last one in use; the others may stand in captured graphs
+  std::vector<std::shared_ptr<Buffer>> tickets_;   // the last one in use; the others may stand in captured graphs
+  std::vector<std::shared_ptr<Buffer>> captured_;  // what stands in graphs, whose end nobody tells
 };
 
 }  // namespace score_sde::cuda

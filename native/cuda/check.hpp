@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "core/status.hpp"
+#include "cuda/driver.hpp"
 
 namespace score_sde::cuda {
 
@@ -19,14 +20,14 @@ inline Status checked(cudaError_t error, const char* call) {
   return failure(error, call);
 }
 
-/// Makes a device the thread's while it lives.
+/// Makes a device the thread's while it lives, and then gives it back its own, if that is in use.
 class OnDevice {
  public:
   explicit OnDevice(int device) : device_(device), error_(cudaGetDevice(&before_)) {
     if (error_ == cudaSuccess && before_ != device) error_ = cudaSetDevice(device);
   }
   ~OnDevice() {
-    if (error_ == cudaSuccess && before_ != device_) cudaSetDevice(before_);
+    if (error_ == cudaSuccess && before_ != device_ && isInUse(before_)) cudaSetDevice(before_);
   }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;

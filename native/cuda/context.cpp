@@ -16,17 +16,10 @@ cudaStream_t streamOf(uintptr_t handle) { return reinterpret_cast<cudaStream_t>(
 /// The bytes of a block from `data` on; all that can be counted where the driver, of whose own interface this is, does
 /// not tell.
 size_t bytesFrom(void* data) {
-  int (*range)(uintptr_t * base, size_t * bytes, uintptr_t data) = nullptr;
-  const auto symbol = reinterpret_cast<void**>(&range);
-  cudaDriverEntryPointQueryResult found;
-#if CUDART_VERSION >= 12050
-  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuMemGetAddressRange", symbol, 12000, 0, &found);
-#else
-  const cudaError_t error = cudaGetDriverEntryPoint("cuMemGetAddressRange", symbol, 0, &found);
-#endif
+  auto* const range = driverFunction<int(uintptr_t * base, size_t * bytes, uintptr_t data)>("cuMemGetAddressRange");
   uintptr_t base = 0;
   size_t bytes = 0;
-  if (!checked(error, "cuMemGetAddressRange").ok() || range == nullptr) return SIZE_MAX;
+  if (range == nullptr) return SIZE_MAX;
   const auto address = reinterpret_cast<uintptr_t>(data);
   return range(&base, &bytes, address) == 0 ? base + bytes - address : SIZE_MAX;
 }
@@ -51,8 +44,7 @@ class DeviceContext final : public Context {
         backend_(streams_->device, streams_->work, pool_) {}
   ~DeviceContext() override {
     const OnDevice here(device());
-    cudaStreamSynchronize(streams_->work);
-    cudaStreamSynchronize(streams_->out);
+    for (cudaStream_t stream : {streams_->work, streams_->out, streams_->told}) cudaStreamSynchronize(stream);
   }
 
   Status prepare() { return backend_.prepare(); }
@@ -91,10 +83,12 @@ class DeviceContext final : public Context {
       void* data;
     };
     TRY_ON_DEVICE(device());
+    // A stream waits for its callbacks: the work's does not, so that the device goes on.
+    TRY_STATUS(precede(reinterpret_cast<uintptr_t>(streams_->told)));
     auto* const notice = new Notice{done, data};
-    // Not cudaLaunchHostFunc, which is silent where the stream has failed.
+    // Not cudaLaunchHostFunc, which is silent where the device has failed.
     const cudaError_t error = cudaStreamAddCallback(
-        streams_->work,
+        streams_->told,
         [](cudaStream_t, cudaError_t result, void* argument) {
           const std::unique_ptr<Notice> notice(static_cast<Notice*>(argument));
           notice->done(notice->data, result == cudaSuccess ? Status{} : failure(result, "a kernel"));
@@ -120,6 +114,11 @@ class DeviceContext final : public Context {
     TRY_ON_DEVICE(device());
     TRY_CUDA(cudaEventRecord, streams_->after, streams_->work);
     TRY_CUDA(cudaStreamWaitEvent, streamOf(other), streams_->after, 0);
+    return {};
+  }
+
+  Status makeCurrent() override {
+    TRY_CUDA(cudaSetDevice, device());
     return {};
   }
 

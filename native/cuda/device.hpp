@@ -53,6 +53,8 @@ class Context {
   virtual uintptr_t stream() const = 0;
   virtual Status waitFor(uintptr_t other) = 0;
   virtual Status precede(uintptr_t other) = 0;
+  /// Makes the device the calling thread's, for libraries that take it from there.
+  virtual Status makeCurrent() = 0;
   /// Waits until the device has nothing to do, on any stream: where an order among streams cannot be had.
   virtual void settle() = 0;
 

@@ -18,7 +18,8 @@ Staging::~Staging() {
 /// The piece whose turn it is, once nothing uses it.
 Status Staging::next(Piece*& out) {
   Piece& piece = pieces_[turn_++ % pieces_.size()];
-  if (piece.free == nullptr) TRY_CUDA(cudaEventCreateWithFlags, &piece.free, cudaEventDisableTiming);
+  if (piece.free == nullptr)
+    TRY_CUDA(cudaEventCreateWithFlags, &piece.free, cudaEventDisableTiming | cudaEventBlockingSync);
   if (piece.data == nullptr) TRY_CUDA(cudaMallocHost, &piece.data, bytes_);
   TRY_CUDA(cudaEventSynchronize, piece.free);
   out = &piece;

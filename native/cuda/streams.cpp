@@ -6,7 +6,7 @@ namespace score_sde::cuda {
 
 Streams::~Streams() {
   const OnDevice here(device);
-  for (cudaStream_t stream : {work, out})
+  for (cudaStream_t stream : {work, out, told})
     if (stream != nullptr) cudaStreamDestroy(stream);
   for (cudaEvent_t event : {before, after})
     if (event != nullptr) cudaEventDestroy(event);
@@ -20,6 +20,7 @@ Status Streams::create() {
   TRY_ON_DEVICE(device);
   TRY_CUDA(cudaStreamCreateWithFlags, &work, cudaStreamNonBlocking);
   TRY_CUDA(cudaStreamCreateWithFlags, &out, cudaStreamNonBlocking);
+  TRY_CUDA(cudaStreamCreateWithFlags, &told, cudaStreamNonBlocking);
   TRY_CUDA(cudaEventCreateWithFlags, &before, cudaEventDisableTiming);
   TRY_CUDA(cudaEventCreateWithFlags, &after, cudaEventDisableTiming);
   return {};

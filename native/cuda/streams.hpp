@@ -26,7 +26,8 @@ class Streams : public std::enable_shared_from_this<Streams> {
   Status word(std::shared_ptr<const uint32_t>& given);
 
   const int device;
-  cudaStream_t work = nullptr, out = nullptr;  // `out` copies what is complete to the host, beside the work
+  // `out` copies what is complete to the host, and `told` calls it back, beside the work.
+  cudaStream_t work = nullptr, out = nullptr, told = nullptr;
   cudaEvent_t before = nullptr, after = nullptr;
 
  private:

@@ -74,9 +74,9 @@ bool isRecent(const std::string& version) {
   return major > 1 || (major == 1 && std::strtol(end + 1, nullptr, 10) >= static_cast<long>(kApiVersion));
 }
 
-/// The first text of three numbers, as "1.29.0", that stands by itself among a file's bytes; empty where there is none.
-std::string versionIn(std::istream& file) {
-  std::string piece(size_t{1} << 20, '\0'), text;
+/// The version, as "1.29.0", where it stands by itself among a file's bytes; else the first such text, if there is one.
+std::string versionIn(std::istream& file, const std::string& wanted) {
+  std::string piece(size_t{1} << 20, '\0'), text, first;
   bool begun = false;  // after a zero, with nothing but digits and dots since
   while (file.read(piece.data(), static_cast<std::streamsize>(piece.size())), file.gcount() > 0) {
     for (std::streamsize i = 0; i < file.gcount(); ++i) {
@@ -84,7 +84,10 @@ std::string versionIn(std::istream& file) {
       if (c == '\0') {
         int dots = 0;
         for (const char t : text) dots += t == '.' ? 1 : 0;
-        if (begun && dots == 2 && text.front() != '.' && text.back() != '.') return text;
+        if (begun && dots == 2 && text.front() != '.' && text.back() != '.') {
+          if (text == wanted) return text;
+          if (first.empty()) first = text;
+        }
         begun = true;
         text.clear();
       } else if (begun && (c == '.' || (c >= '0' && c <= '9')) && text.size() < 16) {
@@ -94,7 +97,7 @@ std::string versionIn(std::istream& file) {
       }
     }
   }
-  return {};
+  return first;
 }
 
 }  // namespace
@@ -114,7 +117,7 @@ Status checkCudaProvider(const Library& library) {
     return unavailable(
         "is not there: " + path.string() +
         " cannot be read; onnxruntime-node fetches it when it is installed on Linux, unless told to skip that");
-  const std::string version = versionIn(file);
+  const std::string version = versionIn(file, library.version);
   if (!version.empty() && version != library.version)
     return unavailable("cannot be used: " + path.string() + " is of version " + version);
   return {};

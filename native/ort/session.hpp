@@ -6,6 +6,8 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -82,7 +84,7 @@ struct InputParams {
 
 /// A batch in calls of at most `width` rows (0: in one call). Where `fill` is not 0, every call has so many, those that
 /// lack filled up with copies. States on the provider's device must be of the network's own type and lack none; all is
-/// then enqueued on its stream, and nothing waits for it.
+/// then enqueued on its stream, and nothing waits for it but one call in many.
 struct RunParams {
   size_t rows = 0, width = 0, fill = 0;
   bool onDevice = false;
@@ -115,6 +117,7 @@ class Session {
   Status portsOf(bool input, std::vector<Port>& ports);
   std::unique_ptr<Lane> takeLane(bool onDevice, Status& status);
   Status call(const RunParams& p, Stop& stop, Lane& lane);
+  Status settleSometimes(const RunParams& p, Lane& lane);
   Status bind(Lane& lane, Bound& bound, const Port& port, bool input, bool onDevice, void* data, size_t bytes,
               const std::vector<int64_t>& dims);
 
@@ -124,6 +127,9 @@ class Session {
   std::vector<Port> inputs_, outputs_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<Lane>> lanes_, deviceLanes_;  // free ones
+  /// CUDA's provider has one handle of cuDNN, and one of cuBLAS, for all runs of a session on one stream.
+  std::mutex provider_;
+  std::unordered_map<std::thread::id, unsigned> unsettled_;  // calls of each thread that nothing waited for
 };
 
 /// Runs a tiny network, as the last proof that the table of functions is what it is taken for.

@@ -58,11 +58,16 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
   if (driver < CUDART_VERSION) return cudaErrorInsufficientDriver;
   return *count = emulator::kDevices, cudaSuccess;
 }
+namespace emulator {
+inline void readCompute(int& major, int& minor) {
+  const char* text = std::getenv("EMULATED_COMPUTE");
+  if (text != nullptr) std::sscanf(text, "%d.%d", &major, &minor);
+}
+}  // namespace emulator
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   EMULATED_CALL;
-  const char* text = std::getenv("EMULATED_COMPUTE");
   *p = {"Emulated device", emulator::memoryLimit(), 9, 0, 8};
-  if (text != nullptr) std::sscanf(text, "%d.%d", &p->major, &p->minor);
+  emulator::readCompute(p->major, p->minor);
   return cudaSuccess;
 }
 inline cudaError_t cudaSetDevice(int device) {
@@ -76,6 +81,13 @@ template <class F>
 cudaError_t cudaFuncSetAttribute(F, cudaFuncAttribute, int) {
   EMULATED_CALL;
   return cudaSuccess;
+}
+template <class F>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, F) {
+  EMULATED_CALL;
+  int major = 9, minor = 0;
+  emulator::readCompute(major, minor);
+  return a->ptxVersion = 10 * major + minor, cudaSuccess;
 }
 template <class F>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, F, int, size_t) {

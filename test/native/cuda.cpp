@@ -35,6 +35,12 @@ void check(const Status& status) {
   std::exit(1);
 }
 
+/// Of what is enqueued: a download waits for its copy alone.
+void fetch(void* to, const void* from, size_t bytes) {
+  context->settle();
+  check(context->download(to, from, bytes));
+}
+
 uint32_t nextWord() {
   static uint32_t word = 1;
   word ^= word << 13;
@@ -75,7 +81,7 @@ class Memory {
   /// NaN equals NaN: which one an operation passes on is the processor's choice.
   void compare() {
     std::vector<uint8_t> found(host_.size());
-    check(context->download(found.data(), device().data, found.size()));
+    fetch(found.data(), device().data, found.size());
     for (size_t i = 0; i < count_; ++i) {
       const uint32_t a = at(host_, i), b = at(found, i);
       if (a == b || (isNan(a) && isNan(b))) continue;
@@ -168,7 +174,7 @@ class Marked {
   FiniteMark mark() const { return {word_, 7}; }
   void compare(bool finite) {
     uint32_t seen = 0;
-    check(context->download(&seen, word_, sizeof seen));
+    fetch(&seen, word_, sizeof seen);
     if ((seen == UINT32_MAX) == finite && (finite || seen == 7)) return;
     std::printf("%s: finite is %d on the CPU, and the device's mark %u\n", label.c_str(), finite, seen);
     std::exit(1);
@@ -311,7 +317,7 @@ void grid() {
     for (const Place place : {Place::Host, Place::Device})
       check(on(place).imageGrid(
           {5, 3, 7, 9, 3, in(pictures, place), place == Place::Host ? expected.data() : device}));
-    check(context->download(found.data(), device, bytes));
+    fetch(found.data(), device, bytes);
     cudaFree(device);
     if (expected != found) {
       std::printf("imageGrid: differs\n");

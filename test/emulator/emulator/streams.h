@@ -126,6 +126,10 @@ inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
   EMULATED_CALL;
   return s->capturing = new CUgraph_st, cudaSuccess;
 }
+inline cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus* status) {
+  EMULATED_CALL;
+  return *status = s->capturing != nullptr ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone, cudaSuccess;
+}
 inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* g) {
   EMULATED_CALL;
   *g = s->capturing;
