@@ -1,4 +1,5 @@
-// Images over HTTP, each request a run of its own: node examples/server.mjs, with PORT, CONCURRENCY and WAITING.
+// Images over HTTP, each request a run of its own: node examples/server.mjs, with PORT, CONCURRENCY and WAITING. It needs
+// fastify and prom-client besides.
 //   POST /sample {"seed": 7, "batchSize": 1, "steps": 20, "label": 3}  a PNG, or, where the client accepts
 //                                                                      text/event-stream, progress and then the PNG
 //   GET /healthz, GET /metrics
@@ -61,7 +62,7 @@ const schema = {
 const app = Fastify({ bodyLimit: 4096, forceCloseConnections: true });
 
 app.post('/sample', { schema }, async (request, reply) => {
-  if (queue.length >= limits.waiting) {
+  if (running >= limits.running && queue.length >= limits.waiting) {
     requests.inc({ outcome: 'full' });
     return reply.code(429).header('retry-after', '1').send({ error: 'too many requests are waiting' });
   }
