@@ -112,11 +112,27 @@ test('what is not exported cannot be required', () => {
 });
 
 const consumer = `
-import { ScoreSdeVePipeline, ScoreSdeVeScheduler, Tensor, type ScoreModel, type SdeVeOutput } from 'score-sde';
-const model: ScoreModel = async (sample, sigma) => new Tensor('float32', sample.data as Float32Array, sigma.dims);
+import { Generator, ScoreSdeVePipeline, ScoreSdeVeScheduler, Tensor, type ScoreModel, type SdeVeOutput } from 'score-sde';
+const model: ScoreModel = async (sample, sigma) => {
+  const variance = 1 + sigma.data[0]! ** 2;
+  return new Tensor('float32', sample.data.map((x) => -x / variance), sample.dims);
+};
+export const ofAnyTensor: ScoreModel = (sample: Tensor, sigma: Tensor) => new Tensor(sample.type, sample.data, sigma.dims);
 const scheduler = new ScoreSdeVeScheduler({ sigmaMax: 50 });
 export const out: SdeVeOutput = scheduler.stepPred(Tensor.zeros([1, 1, 2, 2]), 1, Tensor.zeros([1, 1, 2, 2]));
 export const pipeline: ScoreSdeVePipeline = new ScoreSdeVePipeline({ scheduler, model, sampleShape: [1, 2, 2] });
+const options = { generator: new Generator(1), stepSize: 'sample', returnMean: false } as const;
+export const floats: Float32Array[] = [
+  out.prevSample.data as Float32Array,
+  scheduler.stepPred(Tensor.zeros([1, 2]), 1, Tensor.zeros([1, 2]), options).prevSample.data,
+  scheduler.stepCorrect(Tensor.zeros([1, 2]), Tensor.zeros([1, 2]), { ...options, returnDict: false })[0].data,
+  new Generator(1).randn([2]).data,
+];
+export const bits: Uint16Array = new Generator(1).randn([2], { type: 'float16' }).data;
+// @ts-expect-error: it may be of any type
+scheduler.stepPred(out.prevSample, 1, out.prevSample, { out: out.prevSample }).prevSample.data satisfies Float32Array;
+// @ts-expect-error: numbers are float32
+new Tensor('float64', [1, 2], [2]);
 // @ts-expect-error: no such option
 new ScoreSdeVeScheduler({ sigmaMean: 1 });
 `;
