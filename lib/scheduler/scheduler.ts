@@ -26,7 +26,11 @@ export interface SchedulerOutput<Sample = Tensor> {
 
 type None = Record<never, never>;
 /** A new tensor is float32; one that was given is what it is. */
-type Result<O, Name extends 'out' | 'outMean'> = O extends { [name in Name]?: undefined } ? Tensor<'float32'> : Tensor;
+type Result<O, Name extends 'out' | 'outMean'> = Name extends keyof O
+  ? O[Name] extends undefined
+    ? Tensor<'float32'>
+    : Tensor
+  : Tensor<'float32'>;
 
 /** The form of a predictor step's result, by its options. */
 export type StepPredResult<O> = O extends { returnDict: false }

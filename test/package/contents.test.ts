@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join, posix } from 'node:path';
@@ -11,8 +11,15 @@ let tarball: Tarball;
 /** A project with the package, as unpacked, in its node_modules. */
 let project: string;
 
-const node = (args: string[], cwd = project) =>
-  execFileSync(process.execPath, args, { cwd, env: userEnvironment(), encoding: 'utf8', stdio: 'pipe' }).trim();
+function node(args: string[], cwd = project): string {
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, {
+    cwd,
+    env: userEnvironment(),
+    encoding: 'utf8',
+  });
+  if (status !== 0) throw new Error(`${args[0]} ended with ${status}:\n${stdout}${stderr}`);
+  return stdout.trim();
+}
 
 beforeAll(async () => {
   tarball = pack(await temporaryFolder());
