@@ -52,7 +52,7 @@ export function assertOptions(options: unknown, known?: readonly string[]): void
     throw new ScoreSdeError('ERR_CONFIG', `options must be an object of named values, got ${show(options)}`);
   if (known === undefined) return;
   for (const key in options)
-    if (!known.includes(key))
+    if (!known.includes(key) && Object.hasOwn(options, key) && options[key as keyof object] !== undefined)
       throw new ScoreSdeError('ERR_CONFIG', `unknown option ${show(key)}; expected ${known.join(', ')}`);
 }
 

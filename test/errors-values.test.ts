@@ -381,7 +381,8 @@ describe('a generator', () => {
 
 describe('a Tensor', () => {
   // What is wrong with these as arguments of a step, the constructor finds as well.
-  test.each(brokenTensors)('is not made from $what', ({ code, make }) => {
+  const without = ({ what }: { what: string }) => what !== 'dims of undefined'; // which are one axis, below
+  test.each(brokenTensors.filter(without))('is not made from $what', ({ code, make }) => {
     const { data, dims, ...rest } = make() as { data: never; dims: never; type?: never };
     const construct = () => ('type' in rest ? new Tensor(rest.type as never, data, dims) : new Tensor(data, dims));
     sentence(failure(construct), code, /tensor|dims/);
@@ -389,7 +390,7 @@ describe('a Tensor', () => {
 
   test('is of one axis unless it has dims, as an ort.Tensor', () => {
     const data = Float32Array.of(1, 2);
-    for (const tensor of [new Tensor(data), new Tensor('float32', data), new Tensor('float32', [1, 2])]) {
+    for (const tensor of [new Tensor(data), new Tensor('float32', data), new Tensor('float32', [1, 2], undefined)]) {
       expect([tensor.type, tensor.dims]).toEqual(['float32', [2]]);
       expect(tensor.data).toEqual(data);
     }

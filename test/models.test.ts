@@ -3,6 +3,7 @@ import { join, relative } from 'node:path';
 import * as ort from 'onnxruntime-node';
 import {
   fromInferenceSession,
+  Generator,
   OnnxModel,
   ScoreSdeVePipeline,
   ScoreSdeVeScheduler,
@@ -72,6 +73,15 @@ function scoreOf(sigma: number[], further: number | number[] = 0): Float32Array 
 }
 
 describe.each(ways)('%s', (way, network) => {
+  test('a call waits for what writes its sample', async () => {
+    const { model } = await network();
+    const big = Tensor.zeros([2 ** 12, 1, 2, 2], { type: 'bfloat16' });
+    const drawn = new Generator(3, { engine: 'torch' }).randnAsync(big.dims, { out: big });
+    const score = await model(big, 2);
+    await drawn;
+    bitEqual(floats(score), floats(await model(big, 2)));
+  });
+
   test('a call takes what steps take, and refuses what they refuse', async () => {
     const { model, runs } = await network();
     bitEqual(floats(await model({ data: floats(x), dims }, [1, 2])), scoreOf([1, 2]));

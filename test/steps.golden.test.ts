@@ -1,4 +1,4 @@
-import { Generator, ScoreSdeVeScheduler, Tensor, type StepOptions } from '../lib';
+import { Generator, ScoreSdeVeScheduler, Tensor, type NoiseOptions } from '../lib';
 import { devices, elementsOf, on } from './support/devices';
 import {
   bitEqual,
@@ -75,7 +75,7 @@ describe.each(devices)('on %s', (device) => {
         const before = scaled(tensor('sample'), call.sample_scale);
         const sample = await on(device, copyOf(before));
         const source = drawn ? { generator: torch(call.generator_seed!) } : { noise: await on(device, noise) };
-        const options: StepOptions = inPlace ? { ...source, out: sample } : source;
+        const options: NoiseOptions = inPlace ? { ...source, out: sample } : source;
         return {
           scheduler: schedulerOf(json.configs[call.config]!, json.setup),
           model: await on(device, scaled(tensor('model_output'), call.model_output_scale)),

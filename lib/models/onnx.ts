@@ -174,7 +174,7 @@ export class OnnxModel extends Callable {
     const sessionConfig = textsOf(options.sessionConfig, 'sessionConfig');
     const device = resolveDevice(options.device ?? 'auto');
     const provider = textsOf(options.providerOptions, 'providerOptions');
-    if (Number(provider.enable_cuda_graph ?? 0) !== 0)
+    if (!/^(0|false)$/i.test(provider.enable_cuda_graph ?? '0'))
       throw new ScoreSdeError(
         'ERR_CONFIG',
         'providerOptions.enable_cuda_graph: the network shares its stream with the steps, which a graph of it would capture, too',
@@ -192,8 +192,8 @@ export class OnnxModel extends Callable {
         'ERR_MODEL',
         `${name}: no such file; the network must be there as ONNX, other weights are not read`,
       );
-    // Node-API hands out no memory that threads share.
-    const bytes = given && !(given.buffer instanceof ArrayBuffer) ? Uint8Array.from(given) : given;
+    // Node-API hands out no memory that threads share, and memory that shrinks must not be read elsewhere.
+    const bytes = given && !isFixed(given.buffer) ? Uint8Array.from(given) : given;
     type Cuda = [null] | [device: number, options: Record<string, string>];
     const start = (cuda: Cuda) =>
       native.loadNetworkAsync(
@@ -407,8 +407,16 @@ export class OnnxModel extends Callable {
 /** The bytes that a network was given as, if it was: arrays of other realms are known by their names. */
 function bytesOf(given: unknown): Uint8Array | undefined {
   const kind = Object.prototype.toString.call(given);
-  if (kind === '[object ArrayBuffer]') return new Uint8Array(given as ArrayBuffer);
-  return kind === '[object Uint8Array]' ? (given as Uint8Array) : undefined;
+  if (kind !== '[object ArrayBuffer]') return kind === '[object Uint8Array]' ? (given as Uint8Array) : undefined;
+  try {
+    return new Uint8Array(given as ArrayBuffer);
+  } catch (cause) {
+    throw new ScoreSdeError('ERR_DISPOSED', `the network's bytes cannot be read: ${reasonOf(cause)}`, { cause });
+  }
+}
+
+function isFixed(buffer: ArrayBufferLike & { resizable?: boolean }): boolean {
+  return buffer instanceof ArrayBuffer && !buffer.resizable;
 }
 
 /** Enqueues the rounding or widening of states. */

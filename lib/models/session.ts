@@ -1,5 +1,6 @@
 import { assertOptions, reasonOf, ScoreSdeError, show } from '../errors';
-import { placeOf } from '../native/memory';
+import { bufferOf, placeOf } from '../native/memory';
+import { inOrder } from '../native/order';
 import { numbersOf, widened, type PerSample } from '../tensor/numbers';
 import { operand, stateTypeOf } from '../tensor/operand';
 import { Tensor, typedData, type TensorData, type TensorLike } from '../tensor/tensor';
@@ -97,18 +98,19 @@ export function fromInferenceSession(session: SessionLike, options: SessionModel
       throw new ScoreSdeError('ERR_CONFIG', `sample lies on ${place}, and a session takes it on the CPU`);
     const further = prepare(dims, given);
     const levels = numbersOf(sigma, dims[0]!, 'sigma');
-    const type = stateTypeOf(x.type);
-    const values = widened(x.memory as TensorData, type) as Float32Array;
-    const bits = () => (type === 'float16' ? (x.memory as Uint16Array) : toFloat16(values));
-    const data = sample.type === 'float16' ? bits() : values;
-    const feeds = {
-      ...further,
-      [sample.name]: { type: sample.type, data, dims, location: 'cpu' },
-      [timestep.name]: contract.feedSigma(levels, { ...rules, size: dims[0]! }),
+    const feedOfSigma = contract.feedSigma(levels, { ...rules, size: dims[0]! });
+    const start = () => {
+      const type = stateTypeOf(x.type);
+      const values = widened(x.memory as TensorData, type) as Float32Array;
+      const bits = () => (type === 'float16' ? (x.memory as Uint16Array) : toFloat16(values));
+      const data = sample.type === 'float16' ? bits() : values;
+      const feedOfSample = { type: sample.type, data, dims: Array.from(dims), location: 'cpu' };
+      const feeds = { ...further, [sample.name]: feedOfSample, [timestep.name]: feedOfSigma };
+      return session.run(feeds as never, [output.name]);
     };
     let outputs: Record<string, unknown>;
     try {
-      outputs = await session.run(feeds as never, [output.name]);
+      outputs = await inOrder({ reads: [bufferOf(x.memory)], writes: [] }, async () => start());
     } catch (cause) {
       throw new ScoreSdeError('ERR_MODEL', `the model failed: ${reasonOf(cause)}`, { cause });
     }

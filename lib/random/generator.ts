@@ -29,7 +29,9 @@ export interface RandnOptions {
 }
 
 /** Of a draw to a new tensor. */
-type NewRandn<T extends StateType> = RandnOptions & { type?: T; out?: undefined };
+type NewRandn<T extends StateType | undefined> = RandnOptions & { out?: undefined } & (T extends undefined
+    ? { type?: undefined }
+    : { type: T });
 
 const randnOptions = ['type', 'device', 'out'];
 
@@ -75,7 +77,8 @@ export class Generator {
   }
 
   /** Draws standard normals of the given shape. */
-  randn<T extends StateType = 'float32'>(dims: readonly number[], options?: NewRandn<T>): Tensor<T>;
+  randn(dims: readonly number[], options?: NewRandn<undefined>): Tensor<'float32'>;
+  randn<T extends StateType>(dims: readonly number[], options: NewRandn<T>): Tensor<T>;
   randn(dims: readonly number[], options: RandnOptions): Tensor;
   randn(dims: readonly number[], options: RandnOptions = {}): Tensor {
     const { tensor, call } = this.#prepare(dims, options);
@@ -84,7 +87,8 @@ export class Generator {
   }
 
   /** As randn, off the event loop. */
-  randnAsync<T extends StateType = 'float32'>(dims: readonly number[], options?: NewRandn<T>): Promise<Tensor<T>>;
+  randnAsync(dims: readonly number[], options?: NewRandn<undefined>): Promise<Tensor<'float32'>>;
+  randnAsync<T extends StateType>(dims: readonly number[], options: NewRandn<T>): Promise<Tensor<T>>;
   randnAsync(dims: readonly number[], options: RandnOptions): Promise<Tensor>;
   async randnAsync(dims: readonly number[], options: RandnOptions = {}): Promise<Tensor> {
     const { tensor, call } = this.#prepare(dims, options);
@@ -136,7 +140,7 @@ export class Generator {
     const wanted = type === undefined ? undefined : stateDtype(type, 'type');
     const like = { name: 'randn', dims: Array.from(dims) };
     const { operand: drawn, tensor } = target(out, like, 'out', { type: type ?? 'float32', device });
-    if (out !== undefined && device !== undefined && resolveDevice(device) !== tensor.device)
+    if (out !== undefined && device !== 'auto' && device !== undefined && resolveDevice(device) !== tensor.device)
       throw new ScoreSdeError('ERR_CONFIG', `device is ${device}, and out lies on ${tensor.device}`);
     if (wanted !== undefined && wanted !== drawn.type)
       throw new ScoreSdeError('ERR_DTYPE', `type is ${type}, and out is of ${tensor.type}`);

@@ -32,19 +32,38 @@ type Result<O, Name extends 'out' | 'outMean'> = Name extends keyof O
     : Tensor
   : Tensor<'float32'>;
 
+/** Whether a flag that is true unless given is set: either way where its type does not tell. */
+type Flag<O, Name extends 'returnDict' | 'returnMean'> = Name extends keyof O
+  ? O[Name] extends false
+    ? 'no'
+    : false extends O[Name]
+      ? 'yes' | 'no'
+      : 'yes'
+  : 'yes';
+/** Results by returnDict and returnMean. */
+interface Forms<Sample, Mean> {
+  yes: { yes: SdeVeOutput<Sample, Mean>; no: SchedulerOutput<Sample> };
+  no: { yes: [prevSample: Sample, prevSampleMean: Mean]; no: [prevSample: Sample] };
+}
+
 /** The form of a predictor step's result, by its options. */
-export type StepPredResult<O> = O extends { returnDict: false }
-  ? O extends { returnMean: false }
-    ? [prevSample: Result<O, 'out'>]
-    : [prevSample: Result<O, 'out'>, prevSampleMean: Result<O, 'outMean'>]
-  : O extends { returnMean: false }
-    ? SchedulerOutput<Result<O, 'out'>>
-    : SdeVeOutput<Result<O, 'out'>, Result<O, 'outMean'>>;
+export type StepPredResult<O> = Forms<Result<O, 'out'>, Result<O, 'outMean'>>[Flag<O, 'returnDict'>][Flag<
+  O,
+  'returnMean'
+>];
 
 /** The form of a corrector step's result, by its options. */
-export type StepCorrectResult<O> = O extends { returnDict: false }
-  ? [prevSample: Result<O, 'out'>]
-  : SchedulerOutput<Result<O, 'out'>>;
+export type StepCorrectResult<O> = Forms<Result<O, 'out'>, never>[Flag<O, 'returnDict'>]['no'];
+
+/** Where the normals of addNoise come from and its result goes. */
+export type AddNoiseOptions = Omit<NoiseOptions, 'noise'>;
+type NewNoised = AddNoiseOptions & { out?: undefined };
+type AddNoiseArgs<Options> = [
+  original: TensorLike,
+  noise: TensorLike | null | undefined,
+  timesteps: PerSample | BigInt64Array,
+  options?: Options,
+];
 
 function shapePred<O>(
   result: { prevSample: Tensor; prevSampleMean: Tensor | undefined },
@@ -241,27 +260,21 @@ export class ScoreSdeVeScheduler {
    * @param timesteps Integer indices into the ascending table: one for all or one a sample, from the end where negative
    * @throws ScoreSdeError as stepPred
    */
-  addNoise<const O extends Omit<NoiseOptions, 'noise'> = None>(
-    original: TensorLike,
-    noise: TensorLike | null | undefined,
-    timesteps: PerSample | BigInt64Array,
-    options: O = {} as O,
-  ): Result<O, 'out'> {
+  addNoise(...args: AddNoiseArgs<NewNoised>): Tensor<'float32'>;
+  addNoise(...args: AddNoiseArgs<AddNoiseOptions>): Tensor;
+  addNoise(...[original, noise, timesteps, options = {}]: AddNoiseArgs<AddNoiseOptions>): Tensor {
     const { call, result } = planAddNoise(this.discreteSigmas, original, noise, timesteps, options);
     call.run();
-    return result as Result<O, 'out'>;
+    return result;
   }
 
   /** As addNoise, off the event loop. */
-  async addNoiseAsync<const O extends Omit<NoiseOptions, 'noise'> = None>(
-    original: TensorLike,
-    noise: TensorLike | null | undefined,
-    timesteps: PerSample | BigInt64Array,
-    options: O = {} as O,
-  ): Promise<Result<O, 'out'>> {
+  addNoiseAsync(...args: AddNoiseArgs<NewNoised>): Promise<Tensor<'float32'>>;
+  addNoiseAsync(...args: AddNoiseArgs<AddNoiseOptions>): Promise<Tensor>;
+  async addNoiseAsync(...[original, noise, timesteps, options = {}]: AddNoiseArgs<AddNoiseOptions>): Promise<Tensor> {
     const { call, result } = planAddNoise(this.discreteSigmas, original, noise, timesteps, options);
     await call.runAsync();
-    return result as Result<O, 'out'>;
+    return result;
   }
 
   #planCorrect(modelOutput: TensorLike, sample: TensorLike, options: StepOptions) {

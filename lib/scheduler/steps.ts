@@ -253,7 +253,7 @@ export function planAddNoise(
   indices: unknown,
   options: Omit<NoiseOptions, 'noise'>,
 ): Plan<'addNoise', Tensor> {
-  assertOptions(options, stepOptions);
+  assertOptions(options, ['generator', 'out']);
   const x = operand(original, 'original');
   if (x.dims.length !== 4)
     throw new ScoreSdeError(

@@ -145,7 +145,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
   );
   constructor(data: DataTypes[T], dims?: readonly number[]);
   constructor(...args: unknown[]) {
-    const [type, given, ...shape] = typeof args[0] === 'string' || args.length > 2 ? args : [undefined, ...args];
+    const [type, given, shape] = typeof args[0] === 'string' || args.length > 2 ? args : [undefined, ...args];
     this.location = given instanceof DeviceMemory ? 'gpu-buffer' : 'cpu';
     this.device = given instanceof DeviceMemory ? given.device : 'cpu';
     if (Array.isArray(given) && type === 'float32' && given.some((v) => typeof v !== 'number'))
@@ -156,7 +156,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     const values = Array.isArray(given) && type === 'float32' ? Float32Array.from(given as number[]) : given;
     const { data, type: actual } =
       values instanceof DeviceMemory ? { data: values, type } : typedData(values, type, 'tensor');
-    const dims = shape.length === 0 ? [data.length] : shape[0];
+    const dims = shape === undefined ? [data.length] : shape;
     const size = sizeOfDims(dims, 'dims');
     if (size !== data.length)
       throw new ScoreSdeError(

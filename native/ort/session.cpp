@@ -55,9 +55,9 @@ struct Session::Bound {
 
 /// What one run at a time needs; kept for the next, so that a loop binds once and allocates nothing.
 struct Session::Lane {
-  explicit Lane(const Api& api) : binding(api), options(api) {}
+  explicit Lane(const Api& api) : binding(api), options(api), ahead(api) {}
   BindingHandle binding;
-  RunOptionsHandle options;
+  RunOptionsHandle options, ahead;  // of calls that wait for their end, and of those on a device that do not
   std::vector<Bound> inputs, outputs;
   // States of the network's type, and rows that are filled up to a width, by input; the score's.
   std::vector<std::vector<unsigned char>> staged, padded;
@@ -175,8 +175,12 @@ std::unique_ptr<Session::Lane> Session::takeLane(bool onDevice, Status& status) 
   lane->staged.resize(inputs_.size());
   lane->padded.resize(inputs_.size());
   status = api.check(api(CreateIoBinding, session_.get(), lane->binding.out()));
-  if (status.ok()) status = api.check(api(CreateRunOptions, lane->options.out()));
-  if (status.ok()) status = api.check(api(RunOptionsSetRunLogSeverityLevel, lane->options.get(), kFatal));
+  for (RunOptionsHandle* options : {&lane->options, &lane->ahead}) {
+    if (status.ok()) status = api.check(api(CreateRunOptions, options->out()));
+    if (status.ok()) status = api.check(api(RunOptionsSetRunLogSeverityLevel, options->get(), kFatal));
+  }
+  if (status.ok())
+    status = api.check(api(AddRunConfigEntry, lane->ahead.get(), "disable_synchronize_execution_providers", "1"));
   return lane;
 }
 
@@ -184,26 +188,18 @@ Status Session::run(const RunParams& p, Stop& stop) {
   Status status;
   std::unique_ptr<Lane> lane = takeLane(p.onDevice, status);
   if (!status.ok()) return status;
-  {
-    std::unique_lock<std::mutex> alone(provider_, std::defer_lock);
-    if (device_.get() != nullptr) alone.lock();
-    status = call(p, stop, *lane);
-  }
+  status = call(p, stop, *lane);
   if (stop.requested()) status = Status::error("ERR_ABORTED", "the run was ended");
   const std::lock_guard lock(mutex_);
   (p.onDevice ? deviceLanes_ : lanes_).push_back(std::move(lane));
   return status;
 }
 
-/// A call that waits for the device gives back the pinned memory that the provider took in those before it, on the
-/// thread's stream of ONNX Runtime's.
-Status Session::settleSometimes(const RunParams& p, Lane& lane) {
-  if (!p.onDevice) return {};
+/// Whether the next call waits for the device: then the provider gives back the pinned memory that it took in those
+/// before it, on the thread's stream of ONNX Runtime's.
+bool Session::settles() {
   constexpr unsigned kCalls = 32;
-  const bool settles = ++unsettled_[std::this_thread::get_id()] % kCalls == 0;
-  const Api& api = library_.api;
-  return api.check(
-      api(AddRunConfigEntry, lane.options.get(), "disable_synchronize_execution_providers", settles ? "0" : "1"));
+  return ++unsettled_[std::this_thread::get_id()] % kCalls == 0;
 }
 
 Status Session::bind(Lane& lane, Bound& bound, const Port& port, bool input, bool onDevice, void* data, size_t bytes,
@@ -257,6 +253,8 @@ Status Session::call(const RunParams& p, Stop& stop, Lane& lane) {
 
   std::vector<int64_t> dims;
   for (size_t row = 0; row < p.rows; row += width) {
+    std::unique_lock<std::mutex> alone(provider_, std::defer_lock);
+    if (device_.get() != nullptr) alone.lock();
     const size_t present = std::min(width, p.rows - row), called = p.fill == 0 ? present : p.fill;
     for (const InputParams& input : inputs) {
       const auto* data = static_cast<const unsigned char*>(input.data);
@@ -289,11 +287,11 @@ Status Session::call(const RunParams& p, Stop& stop, Lane& lane) {
     dims[0] = static_cast<int64_t>(called);
     TRY_STATUS(bind(lane, lane.outputs[p.outputPort], outputs_[p.outputPort], false, p.onDevice, out, called * scoreRow,
                     dims));
-    TRY_STATUS(settleSometimes(p, lane));
+    OrtRunOptions* const options = p.onDevice && !settles() ? lane.ahead.get() : lane.options.get();
     {
-      const Stop::Scope scope(stop, api, lane.options.get());
+      const Stop::Scope scope(stop, api, options);
       if (stop.requested()) return {};
-      TRY_STATUS(api.check(api(RunWithBinding, session_.get(), lane.options.get(), lane.binding.get())));
+      TRY_STATUS(api.check(api(RunWithBinding, session_.get(), options, lane.binding.get())));
     }
     if (present < called) std::memcpy(score + row * scoreRow, out, present * scoreRow);
   }

@@ -117,7 +117,7 @@ class Session {
   Status portsOf(bool input, std::vector<Port>& ports);
   std::unique_ptr<Lane> takeLane(bool onDevice, Status& status);
   Status call(const RunParams& p, Stop& stop, Lane& lane);
-  Status settleSometimes(const RunParams& p, Lane& lane);
+  bool settles();
   Status bind(Lane& lane, Bound& bound, const Port& port, bool input, bool onDevice, void* data, size_t bytes,
               const std::vector<int64_t>& dims);
 
