@@ -7,7 +7,7 @@ import { bufferOf, deviceIndex, placeOf } from '../native/memory';
 import { inOrder } from '../native/order';
 import { assertApart, assertOnePlace, operand, target, type Operand, type StateType } from '../tensor/operand';
 import { numbersOf, type PerSample } from '../tensor/numbers';
-import { sizeOfDims, Tensor, type TensorLike } from '../tensor/tensor';
+import { sizeOfDims, Tensor, unfixed, type TensorLike } from '../tensor/tensor';
 import { Contract, networkOptions, type NetworkOptions } from './contract';
 import { onAbort } from '../signals';
 import { findLibrary } from './library';
@@ -192,8 +192,7 @@ export class OnnxModel extends Callable {
         'ERR_MODEL',
         `${name}: no such file; the network must be there as ONNX, other weights are not read`,
       );
-    // Node-API hands out no memory that threads share, and memory that shrinks must not be read elsewhere.
-    const bytes = given && !isFixed(given.buffer) ? Uint8Array.from(given) : given;
+    const bytes = given && unfixed(given.buffer) !== undefined ? Uint8Array.from(given) : given;
     type Cuda = [null] | [device: number, options: Record<string, string>];
     const start = (cuda: Cuda) =>
       native.loadNetworkAsync(
@@ -413,10 +412,6 @@ function bytesOf(given: unknown): Uint8Array | undefined {
   } catch (cause) {
     throw new ScoreSdeError('ERR_DISPOSED', `the network's bytes cannot be read: ${reasonOf(cause)}`, { cause });
   }
-}
-
-function isFixed(buffer: ArrayBufferLike & { resizable?: boolean }): boolean {
-  return buffer instanceof ArrayBuffer && !buffer.resizable;
 }
 
 /** Enqueues the rounding or widening of states. */

@@ -61,17 +61,19 @@ const typeOfArray: Record<string, TensorType> = {
   BigInt64Array: 'int64',
 };
 
-/** Node-API hands out no memory that threads share, and memory that shrinks must not be worked on. ERR_DTYPE. */
-export function assertFixed(memory: ArrayBufferView, name: string): void {
-  const { buffer } = memory as { buffer: ArrayBufferLike & { resizable?: boolean } };
+/** What is wrong with memory that may be shared with other threads, which Node-API hands none out of, or may shrink while it is worked on. */
+export function unfixed(buffer: ArrayBufferLike & { resizable?: boolean }): string | undefined {
   // An ArrayBuffer may be one of another realm.
   const isShared =
     !(buffer instanceof ArrayBuffer) && Object.prototype.toString.call(buffer) === '[object SharedArrayBuffer]';
-  if (isShared || buffer.resizable)
-    throw new ScoreSdeError(
-      'ERR_DTYPE',
-      `${name} must lie in an ArrayBuffer of fixed size, got a ${isShared ? 'SharedArrayBuffer' : 'resizable one'}`,
-    );
+  return isShared ? 'a SharedArrayBuffer' : buffer.resizable ? 'a resizable one' : undefined;
+}
+
+/** ERR_DTYPE unless memory stays where and as it is. */
+export function assertFixed(memory: ArrayBufferView, name: string): void {
+  const wrong = unfixed(memory.buffer);
+  if (wrong !== undefined)
+    throw new ScoreSdeError('ERR_DTYPE', `${name} must lie in an ArrayBuffer of fixed size, got ${wrong}`);
 }
 
 /** The number of elements of `dims`; ERR_SHAPE unless they are sizes of a tensor that memory could hold. */
