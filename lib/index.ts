@@ -23,6 +23,7 @@ export {
 } from './sampling/pipeline';
 export {
   ScoreSdeVeScheduler,
+  type AddNoiseOptions,
   type SchedulerOutput,
   type SdeVeOutput,
   type StepCorrectResult,

@@ -672,9 +672,9 @@ describe.each(devices)('on %s', (device) => {
         let ticks = 0;
         const timer = setInterval(() => ticks++, 1);
         const { pipeline } = watched((sample, sigma) => pixels(sample, floats(sigma)[0]!));
-        await pipeline.run({ numInferenceSteps: 500, seed: 1 });
+        await pipeline.run({ numInferenceSteps: 2000, seed: 1 });
         clearInterval(timer);
-        // It takes some 50 ms; a run that let nobody in would see none.
+        // It takes some 100 ms; a run that let nobody in would see none.
         expect(ticks).toBeGreaterThan(4);
       });
   });
