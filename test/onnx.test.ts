@@ -11,6 +11,7 @@ import {
   Tensor,
   type OnnxModelOptions,
   type PerSample,
+  type ScoreModel,
   type StateType,
 } from '../lib';
 import { folderOf } from '../lib/models/pretrained';
@@ -29,6 +30,7 @@ import {
   logarithmGraph,
   meanLogarithmGraph,
   port,
+  rootGraph,
   scoreGraph,
   slowGraph,
   states,
@@ -337,6 +339,37 @@ describe('a run', () => {
     sentence(await ended, 'ERR_ABORTED');
     await Promise.all(others);
     expect(order).toEqual(['aborted', 'others']);
+  });
+
+  test('that waits for its memory ends in its turn, and what comes after it runs', async () => {
+    const model = await load(slow, { exact: false });
+    const [first, second, third] = [Tensor.zeros(sample.dims), Tensor.zeros(sample.dims), Tensor.zeros(sample.dims)];
+    const controller = new AbortController();
+    const running = model.run(sample, 1, {}, { out: first });
+    const ended = rejection(() => model.run(first, 1, {}, { out: second, signal: controller.signal }));
+    const next = model.run(second, 1, {}, { out: third });
+    controller.abort();
+    sentence(await ended, 'ERR_ABORTED');
+    await Promise.all([running, next]);
+    bitEqual(floats(first), answer);
+    expect(floats(second).every((v) => v === 0)).toBe(true);
+    expect(floats(third).every((v) => v === 0)).toBe(true);
+  });
+
+  test('of a pipeline names the step that went wrong, and is over when it says so', async () => {
+    const scheduler = new ScoreSdeVeScheduler({ sigmaMax: 50 });
+    const failureOf = async (model: ScoreModel, more: object = {}) => {
+      const pipeline = new ScoreSdeVePipeline({ scheduler, model, sampleShape: shape });
+      const generator = new Generator(1, { engine: 'torch' });
+      const error = await rejection(() => pipeline.run({ generator, batchSize: 3, numInferenceSteps: 20, ...more }));
+      expect(() => generator.getState()).not.toThrow(); // ERR_BUSY while draws wait
+      return error;
+    };
+    const model = await load(rootGraph(shape));
+    const one = await failureOf((x, sigma, inputs, context) => model(x, sigma, inputs, context));
+    sentence(one, 'ERR_NON_FINITE', /^step 9 of 20 \(sigma 0\.\d+\): the corrector/);
+    expect((await failureOf(model)).message).toBe(one.message);
+    expect((await failureOf(model, { onStep: () => {} })).message).toBe(one.message);
   });
 
   test('of a signal that is aborted does not begin', async () => {

@@ -36,6 +36,19 @@ export function assertContext(context: unknown): void {
   if (signal?.aborted) throw new AbortError(signal);
 }
 
+/** A call that is under way. */
+export interface Handed {
+  /** Where the score will be. */
+  readonly score: Tensor;
+  readonly done: Promise<void>;
+}
+
+/**
+ * The call of a model that keeps the order of its memory, as kernels do: what is enqueued on the score comes after it, so
+ * that nobody need wait for its end to go on.
+ */
+export const handOver: unique symbol = Symbol('score-sde.handOver');
+
 /** A score network: the gradient of log p_sigma at `sample`. Any async function is one. */
 export interface ScoreModel {
   /**
@@ -61,4 +74,6 @@ export interface ScoreModel {
   readonly devices?: readonly string[];
   /** Gives back what the model holds. */
   dispose?(): Promise<void>;
+  /** @internal */
+  [handOver]?(sample: Tensor<'float32'>, sigma: Tensor<'float32'>, inputs: ModelInputs, context: ModelContext): Handed;
 }

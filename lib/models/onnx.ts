@@ -1,7 +1,7 @@
 import { resolveDevice, getNumThreads } from '../devices';
 import { AbortError, assertOptions, reasonOf, ScoreSdeError, show } from '../errors';
 import { isFile } from '../files';
-import { Dtype, native, type LoadedNetwork, type NetworkInput, type NetworkPort } from '../native';
+import { Dtype, native, type LoadedNetwork, type NetworkInput, type NetworkPort, type Order } from '../native';
 import { KernelCall } from '../native/call';
 import { bufferOf, deviceIndex, placeOf } from '../native/memory';
 import { inOrder } from '../native/order';
@@ -11,7 +11,15 @@ import { sizeOfDims, Tensor, unfixed, type TensorLike } from '../tensor/tensor';
 import { Contract, networkOptions, type NetworkOptions } from './contract';
 import { onAbort } from '../signals';
 import { findLibrary } from './library';
-import { assertContext, assertInputs, type ModelContext, type ModelInputs, type ScoreModel } from './model';
+import {
+  assertContext,
+  assertInputs,
+  handOver,
+  type Handed,
+  type ModelContext,
+  type ModelInputs,
+  type ScoreModel,
+} from './model';
 import { isPerSample, type BatchRules, type Feed, type Port } from './port';
 import { probeWidth, type Exactness } from './width';
 
@@ -250,8 +258,15 @@ export class OnnxModel extends Callable {
    * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_MODEL, ERR_ALIAS, ERR_DISPOSED, ERR_ABORTED
    */
   async run(sample: TensorLike, sigma: PerSample, inputs: ModelInputs = {}, context: RunContext = {}): Promise<Tensor> {
+    const { score, done } = this[handOver](sample, sigma, inputs, context);
+    await done;
+    return score;
+  }
+
+  /** @internal */
+  [handOver](sample: TensorLike, sigma: PerSample, inputs: ModelInputs, context: RunContext): Handed {
     const { width } = this.#exact;
-    return this.#run(sample, sigma, inputs, context, width === 'any' ? 0 : width);
+    return this.#handOver(sample, sigma, inputs, context, width === 'any' ? 0 : width);
   }
 
   /** Checks further inputs for states of these dims, and casts them: runs take what it returns without another look. ERR_MODEL, ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_DISPOSED. */
@@ -292,7 +307,11 @@ export class OnnxModel extends Callable {
       dims,
       fixed,
       sigmaEach: this.#sigmaEach,
-      run: (sample, sigma, width) => this.#run(sample, sigma, Object.fromEntries(further), {}, width),
+      run: async (sample, sigma, width) => {
+        const { score, done } = this.#handOver(sample, sigma, Object.fromEntries(further), {}, width);
+        await done;
+        return score;
+      },
     });
   }
 
@@ -302,13 +321,7 @@ export class OnnxModel extends Callable {
     return shape.length > 0 && shape[0] !== 1;
   }
 
-  async #run(
-    sample: TensorLike,
-    sigma: PerSample,
-    given: ModelInputs,
-    context: RunContext,
-    width: number,
-  ): Promise<Tensor> {
+  #handOver(sample: TensorLike, sigma: PerSample, given: ModelInputs, context: RunContext, width: number): Handed {
     this.#assertAlive();
     assertInputs(given, 'inputs');
     assertContext(context);
@@ -349,11 +362,12 @@ export class OnnxModel extends Callable {
     const fill = batch.fixed ?? 0;
     const single = Object.values(feeds).some(({ perSample, dims }) => perSample && dims[0] !== x.dims[0]);
     const id = this.#runs++ % 2 ** 32;
-    const start = async (): Promise<void> => {
+    const start = async (order: Order): Promise<void> => {
       if (signal?.aborted) throw new AbortError(signal);
       const forget = onAbort(signal, () => native.stopNetwork(this.#loaded.network, id));
       try {
         await native.runNetworkAsync(
+          order,
           this.#loaded.network,
           id,
           single ? 1 : width,
@@ -373,19 +387,21 @@ export class OnnxModel extends Callable {
       }
     };
     const reads = [bufferOf(taken.memory), ...Object.values(feeds).map(({ data }) => data.buffer)];
-    const running = inOrder({ reads, writes: [bufferOf(made.memory)] }, start);
+    const running = inOrder({ reads, writes: [bufferOf(made.memory)] }, start, place === 'cpu');
     this.#running.add(running);
-    try {
-      await running;
-      if (made !== score.operand) convert(made, score.operand);
-    } catch (cause) {
-      if (signal?.aborted) throw new AbortError(signal);
-      throw modelError(cause, 'the model failed');
-    } finally {
-      this.#running.delete(running);
-      for (const tensor of staged) tensor.dispose();
-    }
-    return score.tensor;
+    const end = async (): Promise<void> => {
+      try {
+        await running;
+        if (made !== score.operand) convert(made, score.operand);
+      } catch (cause) {
+        if (signal?.aborted) throw new AbortError(signal);
+        throw modelError(cause, 'the model failed');
+      } finally {
+        this.#running.delete(running);
+        for (const tensor of staged) tensor.dispose();
+      }
+    };
+    return { score: score.tensor, done: end() };
   }
 
   /** Sigma where it lies, if the network takes it so. */

@@ -1,4 +1,4 @@
-import { native, type Native } from './index';
+import { native, type Native, type Order } from './index';
 import { DeviceMemory } from './memory';
 import { assertIdle, assertRoom, counted, inOrder, isBusy, type Access } from './order';
 
@@ -62,18 +62,20 @@ export class KernelCall<K extends Kernel> implements Call<ReturnType<Native[K]>>
     } catch (error) {
       return failed(error);
     }
-    const start = () => {
+    const start = (order: Order) => {
       try {
-        return twin(...args) as Promise<ReturnType<Native[K]>>;
+        return twin(order, ...args) as Promise<ReturnType<Native[K]>>;
       } finally {
         this.after?.();
       }
     };
     // A device's stream has an order of its own, in which what is enqueued here stands already.
-    if (!this.before && !this.busy && this.access.writes.some((memory) => memory instanceof DeviceMemory))
-      return counted(start());
+    const onDevice = this.access.writes.some((memory) => memory instanceof DeviceMemory);
+    if (onDevice && !this.before && !this.busy) return counted(start([]));
     const first = this.before?.runAsync();
     first?.catch(() => {}); // told in its turn
-    return inOrder(this.access, first ? () => first.then(start, failed) : start);
+    return first
+      ? inOrder(this.access, () => first.then(() => start([]), failed))
+      : inOrder(this.access, start, !onDevice);
   }
 }

@@ -31,6 +31,9 @@ export type Mark = [] | [word: DeviceHandle, index: number];
 /** One number for all rows, or one each. A number is cheaper: Node takes a microsecond to hand out a new array's memory. */
 export type PerRow = number | Float32Array;
 
+/** The number of a call, from nextCall, and those of the calls that it comes after; nothing for a call that none comes after. */
+export type Order = readonly number[];
+
 export type RandnArgs = [...Batch, ...Noise, scale: number, ...out: Operand];
 export type StepPredArgs = [
   ...Batch,
@@ -127,24 +130,27 @@ export type RunNetworkArgs = [
  * device, where they are only enqueued, they return true and keep the mark.
  */
 export interface Native {
+  /** A number for a call on this addon's threads. */
+  nextCall(): number;
+
   /** `bytes` bytes, 64-byte aligned, not cleared. */
   allocate(bytes: number): ArrayBuffer;
   detach(buffer: ArrayBuffer): void;
 
   randn(...args: RandnArgs): void;
-  randnAsync(...args: RandnArgs): Promise<void>;
+  randnAsync(order: Order, ...args: RandnArgs): Promise<void>;
   stepPred(...args: StepPredArgs): boolean;
-  stepPredAsync(...args: StepPredArgs): Promise<boolean>;
+  stepPredAsync(order: Order, ...args: StepPredArgs): Promise<boolean>;
   stepCorrect(...args: StepCorrectArgs): boolean;
-  stepCorrectAsync(...args: StepCorrectArgs): Promise<boolean>;
+  stepCorrectAsync(order: Order, ...args: StepCorrectArgs): Promise<boolean>;
   addNoise(...args: AddNoiseArgs): void;
-  addNoiseAsync(...args: AddNoiseArgs): Promise<void>;
+  addNoiseAsync(order: Order, ...args: AddNoiseArgs): Promise<void>;
   clamp(count: number, ...args: [...input: Operand, ...out: Operand]): void;
-  clampAsync(count: number, ...args: [...input: Operand, ...out: Operand]): Promise<void>;
+  clampAsync(order: Order, count: number, ...args: [...input: Operand, ...out: Operand]): Promise<void>;
   imageGrid(...args: ImageGridArgs): void;
-  imageGridAsync(...args: ImageGridArgs): Promise<void>;
+  imageGridAsync(order: Order, ...args: ImageGridArgs): Promise<void>;
   convert(count: number, ...args: [...input: Operand, ...out: Operand]): void;
-  convertAsync(count: number, ...args: [...input: Operand, ...out: Operand]): Promise<void>;
+  convertAsync(order: Order, count: number, ...args: [...input: Operand, ...out: Operand]): Promise<void>;
 
   linspace(count: number, out: Float32Array, start: number, end: number): void;
   discreteSigmas(count: number, out: Float32Array, sigmaMin: number, sigmaMax: number): void;
@@ -159,7 +165,7 @@ export interface Native {
   /** ERR_MODEL, ERR_CONFIG, ERR_CUDA_UNAVAILABLE. */
   loadNetworkAsync(...args: LoadNetworkArgs): Promise<LoadedNetwork>;
   /** ERR_MODEL, ERR_ABORTED after stopNetwork. */
-  runNetworkAsync(...args: RunNetworkArgs): Promise<void>;
+  runNetworkAsync(order: Order, ...args: RunNetworkArgs): Promise<void>;
   stopNetwork(network: Network, id: number): void;
   /** Gives the session back once no run uses it. */
   releaseNetworkAsync(network: Network): Promise<void>;

@@ -1,4 +1,5 @@
 import { ScoreSdeError } from '../errors';
+import { native, type Order } from './index';
 
 /** The memory that an operation reads and writes, by the buffers it lies in (see bufferOf in ./memory). */
 export interface Access {
@@ -6,16 +7,24 @@ export interface Access {
   writes: object[];
 }
 
+/** Work under way. */
+interface Work {
+  /** Of its end, good or bad. */
+  done: Promise<void>;
+  /** Its number, where the addon has it: then other calls there can come after it. */
+  call: number | undefined;
+}
+
 interface Pending {
-  readers: Set<Promise<unknown>>;
-  writer?: Promise<unknown>;
+  readers: Set<Work>;
+  writer?: Work;
 }
 
 const pending = new WeakMap<object, Pending>();
 
 /** What must end before `access` may begin. */
-function blockers({ reads, writes }: Access): Promise<unknown>[] {
-  const found = new Set<Promise<unknown>>();
+function blockers({ reads, writes }: Access): Work[] {
+  const found = new Set<Work>();
   for (const buffer of reads) {
     const writer = pending.get(buffer)?.writer;
     if (writer) found.add(writer);
@@ -28,26 +37,26 @@ function blockers({ reads, writes }: Access): Promise<unknown>[] {
   return [...found];
 }
 
-function register(access: Access, done: Promise<unknown>): void {
+function register(access: Access, work: Work): void {
   const entryOf = (buffer: object): Pending => {
     let entry = pending.get(buffer);
     if (!entry) pending.set(buffer, (entry = { readers: new Set() }));
     return entry;
   };
-  for (const buffer of access.reads) entryOf(buffer).readers.add(done);
+  for (const buffer of access.reads) entryOf(buffer).readers.add(work);
   for (const buffer of access.writes) {
     const entry = entryOf(buffer);
-    entry.writer = done;
-    entry.readers.clear(); // they end before `done` begins
+    entry.writer = work;
+    entry.readers.clear(); // they end before it begins
   }
 }
 
-function release(access: Access, done: Promise<unknown>): void {
+function release(access: Access, work: Work): void {
   for (const buffer of new Set([...access.reads, ...access.writes])) {
     const entry = pending.get(buffer);
     if (!entry) continue;
-    entry.readers.delete(done);
-    if (entry.writer === done) delete entry.writer;
+    entry.readers.delete(work);
+    if (entry.writer === work) delete entry.writer;
     if (!entry.writer && entry.readers.size === 0) pending.delete(buffer);
   }
 }
@@ -73,14 +82,25 @@ export function counted<T>(work: Promise<T>): Promise<T> {
   return work;
 }
 
-/** Runs asynchronous work in the order of the calls where memory is shared, at once where it is not. */
-export function inOrder<T>(access: Access, start: () => Promise<T>): Promise<T> {
+/**
+ * Runs asynchronous work in the order of the calls where memory is shared, at once where it is not. A call on the addon's
+ * threads (`isCall`) that comes after such calls alone is handed over at once, and begins there, with no turn of the event
+ * loop before it.
+ */
+export function inOrder<T>(access: Access, start: (order: Order) => Promise<T>, isCall = false): Promise<T> {
   const before = blockers(access);
-  const work = counted(before.length === 0 ? start() : Promise.allSettled(before).then(start));
-  const end = () => release(access, done);
-  const done: Promise<void> = work.then(end, end);
-  register(access, done);
-  return work;
+  const after = before.flatMap(({ call }) => call ?? []);
+  const call = isCall && after.length === before.length ? native.nextCall() : undefined;
+  const waits = call === undefined && before.length > 0;
+  const result = counted(
+    waits
+      ? Promise.all(before.map(({ done }) => done)).then(() => start([]))
+      : start(call === undefined ? [] : [call, ...after]),
+  );
+  const end = () => release(access, work);
+  const work: Work = { call, done: result.then(end, end) };
+  register(access, work);
+  return result;
 }
 
 /** Whether asynchronous work on the memory is under way. */

@@ -6,8 +6,8 @@ import type { SchedulerConfig } from '../scheduler/config';
 import type { Schedule } from '../scheduler/schedule';
 import { planStepCorrect, planStepPred, type Plan } from '../scheduler/steps';
 import { batchShape, operand } from '../tensor/operand';
-import { Tensor, type TensorLike } from '../tensor/tensor';
-import { checkedScore, Host, OnDevice, viewOf } from './place';
+import { sizeOfDims, Tensor, type TensorLike } from '../tensor/tensor';
+import { ahead, checkedScore, Host, OnDevice, viewOf } from './place';
 
 /** The state of a run after a step. Its tensors stay as they are when the run goes on. */
 export interface SamplingStep {
@@ -63,6 +63,10 @@ export async function* predictorCorrector(run: Run): AsyncGenerator<SamplingStep
     return tensor;
   };
 
+  const place =
+    run.device === 'cpu'
+      ? new Host(generators, sizeOfDims(dims, 'the batch'), run.inPlace ? ahead : 0)
+      : new OnDevice(run.device, generators, dims);
   try {
     let sample = own();
     // Out of place, so that the corrector can keep its noise where its result will be.
@@ -77,14 +81,13 @@ export async function* predictorCorrector(run: Run): AsyncGenerator<SamplingStep
       },
     };
     const shape = batchShape(operand(sample, 'sample'));
-    const place = run.device === 'cpu' ? new Host(generators, sample.size) : new OnDevice(run.device, generators, dims);
     assertGoesOn(signal);
     await place.run(planRandn(generators, operand(sample, 'sample'), shape, config.sigmaMax), 0, []);
 
     const scoreAt = async (index: number): Promise<TensorLike> => {
       assertGoesOn(signal);
       const sigma = new Tensor('float32', new Float32Array(shape.rows).fill(sigmas[index]!), [shape.rows]);
-      const score = await place.score(model, sample, (x) => model(x, sigma, inputs, context));
+      const score = await place.score(model, sample, sigma, inputs, context);
       calls++;
       assertGoesOn(signal);
       checkedScore(score, dims, sample);
@@ -127,6 +130,7 @@ export async function* predictorCorrector(run: Run): AsyncGenerator<SamplingStep
       yield { index, total, timestep: timesteps[index]!, sigma, calls, sample: viewOf(sample), mean: viewOf(mean) };
     }
   } finally {
+    await place.rest();
     for (const tensor of owned) tensor.dispose();
   }
 }

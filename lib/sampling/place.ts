@@ -1,5 +1,5 @@
 import { ScoreSdeError } from '../errors';
-import type { ScoreModel } from '../models/model';
+import { handOver, type ModelContext, type ModelInputs, type ScoreModel } from '../models/model';
 import { native, type Mark } from '../native';
 import { KernelCall, type Call } from '../native/call';
 import { deviceIndex } from '../native/memory';
@@ -8,16 +8,16 @@ import type { NoiseOptions } from '../scheduler/steps';
 import { assertOnePlace, assertSameDims, batchShape, operand, stateTypeOf, type Operand } from '../tensor/operand';
 import { Tensor, type TensorLike, type TensorType } from '../tensor/tensor';
 
-/** The model's call with its other arguments. */
-type CallModel = (sample: Tensor<'float32'>) => Promise<TensorLike> | TensorLike;
+/** What the model is given beside the sample. */
+type Given = [sigma: Tensor<'float32'>, inputs: ModelInputs, context: ModelContext];
 
 /** Where a run's states lie, and how its work is done there. */
 export interface Place {
   readonly device: string;
   /** Takes the next draw: where that is worth it, it is made while the model runs. */
   draw(): Promise<NoiseOptions>;
-  /** The model's score, in this place. */
-  score(model: ScoreModel, sample: Tensor<'float32'>, call: CallModel): Promise<TensorLike>;
+  /** The model's score, in this place; it may be under way. */
+  score(model: ScoreModel, sample: Tensor<'float32'>, ...given: Given): Promise<TensorLike>;
   /** Where the model takes and gives tensors. */
   modelDevice(model: ScoreModel): string;
   /** What a step takes to tell of values that are not finite; `call` counts the steps' calls. */
@@ -28,7 +28,12 @@ export interface Place {
   run(work: Call<boolean | void>, call: number, used: readonly unknown[]): Promise<number | undefined>;
   /** Ends a step of the run; the last one once all is done. Gives what `run` does. */
   settle(isLast: boolean): Promise<number | undefined>;
+  /** Waits for what is under way, well or not, when the run ends. */
+  rest(): Promise<void>;
 }
+
+/** Steps that may be under way when the next one is begun. */
+export const ahead = 4;
 
 /** Elements up to which a kernel takes less than some 50 us, which is what the event loop may be held for. */
 const syncElements =
@@ -39,20 +44,30 @@ export function viewOf<T extends TensorType>(tensor: Tensor<T>): Tensor<T> {
   return new Tensor<T>(tensor.type, tensor.memory as never, tensor.dims);
 }
 
+/** A call's number, once it is known whether it gave what is not finite. */
+type Outcome = Promise<number | undefined>;
+
+/** The CPU. Where the model's calls keep the order of its memory, the threads go from them to the steps' and on without the event loop. */
 export class Host implements Place {
   readonly device = 'cpu';
+  readonly #steps: Outcome[][] = [];
+  #step: Outcome[] = [];
 
   constructor(
     private readonly generator: readonly Generator[],
     private readonly elements: number,
+    private readonly ahead: number,
   ) {}
 
   async draw(): Promise<NoiseOptions> {
     return { generator: this.generator };
   }
 
-  async score(_model: ScoreModel, sample: Tensor<'float32'>, call: CallModel): Promise<TensorLike> {
-    return call(viewOf(sample));
+  async score(model: ScoreModel, sample: Tensor<'float32'>, ...given: Given): Promise<TensorLike> {
+    if (!model[handOver]) return model(viewOf(sample), ...given);
+    const { score, done } = model[handOver](viewOf(sample), ...given);
+    this.#underWay(done.then(() => undefined));
+    return score;
   }
 
   modelDevice(): string {
@@ -63,21 +78,40 @@ export class Host implements Place {
     return [];
   }
 
-  async run(work: Call<boolean | void>, call: number): Promise<number | undefined> {
-    const finite = await (this.elements <= syncElements && !work.busy ? work.run() : work.runAsync());
+  async run(work: Call<boolean | void>, call: number): Outcome {
+    const outcome = (finite: boolean | void) => (finite === false ? call : undefined);
+    let known: number | undefined;
+    if (this.#step.length > 0) this.#underWay(work.runAsync().then(outcome));
+    else known = outcome(await (this.elements <= syncElements && !work.busy ? work.run() : work.runAsync()));
     // A turn of the event loop: neither kernels on this thread nor the ends of those on others, which Node takes up to a
     // thousand at a time, keep it from the rest of the process.
     await new Promise(setImmediate);
-    return finite === false ? call : undefined;
+    return known;
   }
 
   passing(): undefined {}
 
-  async settle(): Promise<undefined> {}
+  async settle(isLast: boolean): Outcome {
+    this.#steps.push(this.#step);
+    this.#step = [];
+    for (; this.#steps.length > (isLast ? 0 : this.ahead); this.#steps.shift())
+      for (const outcome of this.#steps[0]!) {
+        const call = await outcome;
+        if (call !== undefined) return call;
+      }
+    return undefined;
+  }
+
+  async rest(): Promise<void> {
+    await Promise.allSettled([...this.#steps.flat(), ...this.#step]);
+  }
+
+  #underWay(outcome: Outcome): void {
+    outcome.catch(() => {}); // told where it is awaited, if nothing else ends the run first
+    this.#step.push(outcome);
+  }
 }
 
-/** Steps that may be enqueued ahead of the device. */
-const ahead = 4;
 const none = 2 ** 32 - 1;
 
 /** Everything is enqueued, and nothing waits for the device but what the host needs of it. */
@@ -110,10 +144,10 @@ export class OnDevice implements Place {
     return takesDevice(model, this.device) ? this.device : 'cpu';
   }
 
-  async score(model: ScoreModel, sample: Tensor<'float32'>, call: CallModel): Promise<TensorLike> {
-    if (takesDevice(model, this.device)) return call(viewOf(sample));
+  async score(model: ScoreModel, sample: Tensor<'float32'>, ...given: Given): Promise<TensorLike> {
+    if (takesDevice(model, this.device)) return model(viewOf(sample), ...given);
     const onHost = await sample.to('cpu');
-    const score = await call(viewOf(onHost));
+    const score = await model(viewOf(onHost), ...given);
     // As wide as the model's is: a step takes the 16-bit types, too.
     const { dims, memory, type } = checkedScore(score, this.dims);
     this.#copy = await new Tensor(stateTypeOf(type), memory as never, dims).to(this.device);
@@ -149,6 +183,8 @@ export class OnDevice implements Place {
     await Promise.all(this.#steps.splice(0));
     return this.#seen();
   }
+
+  async rest(): Promise<void> {} // memory that is given back is free once the stream has done with it
 
   #done(): void {
     const done = native.deviceDoneAsync(this.#index);

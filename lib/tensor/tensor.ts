@@ -120,7 +120,7 @@ export function typedData(data: unknown, type: unknown, name: string): { data: T
  *
  * Memory that nobody disposes is freed after garbage collection, and no sooner than the event loop's next turn: a long
  * loop without `await` should pass `out`, or dispose. Memory must not be transferred to another thread while an
- * asynchronous call works on it.
+ * asynchronous call on it is under way.
  */
 export class Tensor<T extends TensorType = TensorType> implements TensorLike {
   readonly type: T;

@@ -71,17 +71,20 @@ Shape Args::shape() {
   return {rows, cols};
 }
 
-std::vector<int64_t> Args::dims() {
+std::vector<int64_t> Args::numbers() {
   const Napi::Value value = take();
-  if (!value.IsArray()) fail(env(), Status::error("ERR_NATIVE", "expected dims as argument " + std::to_string(next_)));
+  const auto expected = [this] {
+    fail(env(), Status::error("ERR_NATIVE", "expected whole numbers as argument " + std::to_string(next_)));
+  };
+  if (!value.IsArray()) expected();
   const Napi::Array list = value.As<Napi::Array>();
-  std::vector<int64_t> dims(list.Length());
+  std::vector<int64_t> numbers(list.Length());
   for (uint32_t i = 0; i < list.Length(); ++i) {
-    const Napi::Value dim = list.Get(i);
-    dims[i] = dim.IsNumber() ? dim.As<Napi::Number>().Int64Value() : -1;
-    if (dims[i] < 0) fail(env(), Status::error("ERR_NATIVE", "expected sizes as argument " + std::to_string(next_)));
+    const Napi::Value number = list.Get(i);
+    numbers[i] = number.IsNumber() ? number.As<Napi::Number>().Int64Value() : -1;
+    if (numbers[i] < 0) expected();
   }
-  return dims;
+  return numbers;
 }
 
 size_t Args::elements(const std::vector<int64_t>& dims) {

@@ -36,8 +36,8 @@ class Args {
   std::string text();
   /// An object of strings.
   std::vector<std::pair<std::string, std::string>> texts();
-  /// The sizes of a tensor, and the number of its elements.
-  std::vector<int64_t> dims();
+  /// An array of them, none negative: the sizes of a tensor, whose number of elements is the next.
+  std::vector<int64_t> numbers();
   size_t elements(const std::vector<int64_t>& dims);
   /// What an External of this addon holds.
   template <class T>

@@ -2,7 +2,7 @@
 
 #include <condition_variable>
 #include <mutex>
-#include <unordered_set>
+#include <unordered_map>
 #include <utility>
 
 #include "binding/args.hpp"
@@ -27,29 +27,53 @@ class AsyncCalls {
   }
 
   /// Takes the call, unless it cannot begin.
-  Status start(std::unique_ptr<AsyncCall>& call) {
+  Status start(std::unique_ptr<AsyncCall>& call, const Order& order) {
+    bool waits = false;
     {
       std::lock_guard lock(mutex_);
       ++running_;
+      for (size_t i = 1; i < order.size(); ++i) {
+        const auto before = calls_.find(order[i]);
+        if (before == calls_.end() || before->second->over_) continue;
+        before->second->followers_.push_back(call.get());
+        ++call->awaited_;
+      }
+      waits = call->awaited_ > 0;
     }
-    if (Status status = call->begin(); !status.ok()) {
-      std::lock_guard lock(mutex_);
-      --running_;
-      return status;
+    if (!waits) {
+      if (Status status = call->begin(); !status.ok()) {
+        std::lock_guard lock(mutex_);
+        --running_;
+        return status;
+      }
     }
     // A process stays while calls are under way.
-    if (unsettled_++ == 0) napi_ref_threadsafe_function(env_, done_);
-    calls_.insert(call.get());
+    if (calls_.empty()) napi_ref_threadsafe_function(env_, done_);
+    call->number_ = order.empty() ? nextCallNumber() : order[0];
+    calls_.emplace(call->number_, call.get());
     napi_add_env_cleanup_hook(env_, drop, call.release());
     return {};
   }
 
-  /// On a worker, the last that it does for a call; or on the environment's thread, for one that never began.
+  /// On a worker, the last that it does for a call, but to begin what comes after it; or on the environment's thread,
+  /// for one that never began.
   void finished(AsyncCall* call) {
-    std::lock_guard lock(mutex_);
-    napi_call_threadsafe_function(done_, call, napi_tsfn_nonblocking);
-    --running_;
-    idle_.notify_all();
+    std::vector<AsyncCall*> ready;
+    {
+      std::lock_guard lock(mutex_);
+      call->over_ = true;
+      ready = std::move(call->followers_);
+      std::erase_if(ready, [](AsyncCall* follower) { return --follower->awaited_ > 0; });
+      napi_call_threadsafe_function(done_, call, napi_tsfn_nonblocking);
+      --running_;  // which counts those that are ready, too
+      idle_.notify_all();
+    }
+    for (AsyncCall* const follower : ready) {
+      if (Status status = follower->begin(); !status.ok()) {
+        follower->status_ = std::move(status);
+        finished(follower);
+      }
+    }
   }
 
  private:
@@ -58,8 +82,8 @@ class AsyncCalls {
     napi_remove_env_cleanup_hook(env, drop, data);
     const std::unique_ptr<AsyncCall> call(static_cast<AsyncCall*>(data));
     auto* const calls = static_cast<AsyncCalls*>(context);
-    calls->calls_.erase(call.get());
-    if (--calls->unsettled_ == 0) napi_unref_threadsafe_function(env, calls->done_);
+    calls->calls_.erase(call->number_);
+    if (calls->calls_.empty()) napi_unref_threadsafe_function(env, calls->done_);
     try {
       call->settle(env);
     } catch (const Napi::Error&) {
@@ -71,7 +95,7 @@ class AsyncCalls {
   static void drop(void* data) {
     const std::unique_ptr<AsyncCall> call(static_cast<AsyncCall*>(data));
     const Shared calls = call->home_;
-    for (AsyncCall* const waiting : std::exchange(calls->calls_, {})) waiting->cancel({});
+    for (const auto& [number, waiting] : std::exchange(calls->calls_, {})) waiting->cancel({});
     std::unique_lock lock(calls->mutex_);
     cpu::waitFor(calls->idle_, lock, [&] { return calls->running_ == 0; });
   }
@@ -79,23 +103,27 @@ class AsyncCalls {
   const napi_env env_;
   napi_threadsafe_function done_ = nullptr;
   // Of the environment's thread alone.
-  size_t unsettled_ = 0;
-  std::unordered_set<AsyncCall*> calls_;
+  std::unordered_map<int64_t, AsyncCall*> calls_;  // unsettled, by their numbers
   std::mutex mutex_;
   std::condition_variable idle_;
-  size_t running_ = 0;  // queued or on a worker
+  size_t running_ = 0;  // not over
 };
 
-Napi::Promise AsyncCall::start(Napi::Env env, std::unique_ptr<AsyncCall> call, Napi::Array held,
-                               cpu::ThreadPool& pool) {
-  call->pool_ = &pool;
+int64_t nextCallNumber() {
+  static std::atomic<int64_t> last{0};
+  return ++last;
+}
+
+Napi::Promise AsyncCall::start(Napi::Env env, std::unique_ptr<AsyncCall> call, Napi::Array held, cpu::ThreadPool* pool,
+                               const Order& order) {
+  call->pool_ = pool;
   call->held_ = Napi::Persistent(held);
   for (uint32_t i = 0; i < held.Length(); ++i)
     call->shares_.push_back(shareMemory(held.Get(i).As<Napi::TypedArray>().ArrayBuffer().Data()));
   call->deferred_ = std::make_unique<Napi::Promise::Deferred>(env);
   const Napi::Promise promise = call->deferred_->Promise();
   const AsyncCalls::Shared home = call->home_ = AsyncCalls::of(env);
-  if (const Status status = home->start(call); !status.ok()) {
+  if (const Status status = home->start(call, order); !status.ok()) {
     call->deferred_->Resolve(env.Undefined());  // lets go of the promise, which nobody will have
     fail(env, status);
   }
@@ -103,7 +131,12 @@ Napi::Promise AsyncCall::start(Napi::Env env, std::unique_ptr<AsyncCall> call, N
 }
 
 Status AsyncCall::begin() {
-  return pool_->submit(*this) ? Status{} : Status::error("ERR_MEMORY", "no thread can be had");
+  cpu::ThreadPool* const here = cpu::ThreadPool::current();
+  const bool goesOn = pool_ == nullptr && here != nullptr;
+  cpu::ThreadPool* const pool = goesOn ? here : pool_ != nullptr ? pool_ : &cpu::ThreadPool::instance();
+  queue_ = pool;
+  const bool queued = goesOn ? pool->submitFirst(*this) : pool->submit(*this);
+  return queued ? Status{} : Status::error("ERR_MEMORY", "no thread can be had");
 }
 
 void AsyncCall::run() {
@@ -113,7 +146,7 @@ void AsyncCall::run() {
 }
 
 void AsyncCall::cancel(const Status& status) {
-  if (pool_->withdraw(*this)) {
+  if (cpu::ThreadPool* const queue = queue_; queue != nullptr && queue->withdraw(*this)) {
     status_ = status;
     home_->finished(this);
   } else {

@@ -3,6 +3,8 @@
 
 #include <napi.h>
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -13,17 +15,24 @@ namespace score_sde::binding {
 
 class AsyncCalls;
 
+/// The number of a call, and those of the calls that it comes after; nothing for a call that no other comes after.
+using Order = std::vector<int64_t>;
+
+/// Numbers no two calls of the process have in common.
+int64_t nextCallNumber();
+
 class AsyncCall : public cpu::Task {
  public:
-  /// Queues a call. `held` are the typed arrays that it uses.
+  /// Queues a call, once those that it comes after are over. `held` are the typed arrays that it uses. Without a `pool`
+  /// it runs on the kernels', or on the thread that ended what it came after.
   static Napi::Promise start(Napi::Env env, std::unique_ptr<AsyncCall> call, Napi::Array held,
-                             cpu::ThreadPool& pool = cpu::ThreadPool::instance());
+                             cpu::ThreadPool* pool = nullptr, const Order& order = {});
 
   /// Ends a call that no worker has begun, with this status; else lets it know that nobody waits for it.
   void cancel(const Status& status);
 
  protected:
-  /// On the environment's thread: sees to it that the call runs, once.
+  /// Sees to it that the call runs, once: on the environment's thread, or as the last act of the call before it.
   virtual Status begin();
   /// On a worker.
   virtual Status execute() = 0;
@@ -38,7 +47,14 @@ class AsyncCall : public cpu::Task {
   void settle(Napi::Env env);
 
   std::shared_ptr<AsyncCalls> home_;
+  int64_t number_ = 0;
+  // Guarded by its home.
+  bool over_ = false;
+  size_t awaited_ = 0;  // calls before it that are not over
+  std::vector<AsyncCall*> followers_;
+
   cpu::ThreadPool* pool_ = nullptr;
+  std::atomic<cpu::ThreadPool*> queue_{nullptr};  // the pool that it waits for a worker of
   Status status_;
   Napi::Reference<Napi::Array> held_;
   std::vector<std::shared_ptr<void>> shares_;

@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include "binding/args.hpp"
+#include "binding/async_call.hpp"
 #include "binding/exports.hpp"
 #include "core/tables.hpp"
 #include "cpu/limits.hpp"
@@ -119,6 +120,10 @@ Napi::Value cudaDevices(const Napi::CallbackInfo& info) {
   return result;
 }
 
+Napi::Value nextCall(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(nextCallNumber()));
+}
+
 }  // namespace
 
 void exportHost(Exports& exports) {
@@ -128,6 +133,7 @@ void exportHost(Exports& exports) {
   exports.add("torchSeed", torchSeedOf);
   exports.add("torchStateIsSound", torchStateIsSoundOf);
   exports.add("philoxWords", philoxWords);
+  exports.add("nextCall", nextCall);
   exports.add("getNumThreads", getNumThreads);
   exports.add("setNumThreads", setNumThreads);
   exports.add("streamRate", streamRateOf);

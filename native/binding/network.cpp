@@ -143,7 +143,7 @@ class RunCall final : public AsyncCall {
     p_.backend = &cpu::backend();
     p_.width = args.count();
     p_.fill = args.count();
-    p_.dims = args.dims();
+    p_.dims = args.numbers();
     if (p_.dims.empty()) fail(args.env(), Status::error("ERR_NATIVE", "expected dims"));
     p_.rows = static_cast<size_t>(p_.dims[0]);
     const size_t count = args.elements(p_.dims);
@@ -158,7 +158,7 @@ class RunCall final : public AsyncCall {
     for (size_t further = args.count(); further > 0; --further) {
       ort::InputParams input;
       input.port = portOf(args, session_->inputs());
-      input.dims = args.dims();
+      input.dims = args.numbers();
       input.bytes = args.count();
       input.data = args.array<uint8_t>(input.bytes);
       input.perRow = args.flag();
@@ -212,11 +212,18 @@ class ReleaseCall final : public AsyncCall {
   std::shared_ptr<ort::Session> session_;
 };
 
-template <class Call, cpu::ThreadPool& (*pool)() = loaders>
+template <class Call>
 Napi::Value async(const Napi::CallbackInfo& info) {
   Args args(info, true);
   auto call = std::make_unique<Call>(args);
-  return AsyncCall::start(info.Env(), std::move(call), args.held(), pool());
+  return AsyncCall::start(info.Env(), std::move(call), args.held(), &loaders());
+}
+
+Napi::Value runNetworkAsync(const Napi::CallbackInfo& info) {
+  Args args(info, true);
+  const Order order = args.numbers();
+  auto call = std::make_unique<RunCall>(args);
+  return AsyncCall::start(info.Env(), std::move(call), args.held(), &runners(), order);
 }
 
 /// Ends a run that is under way, if it still is.
@@ -233,7 +240,7 @@ Napi::Value stopNetwork(const Napi::CallbackInfo& info) {
 void exportNetworks(Exports& exports) {
   exports.add("checkProviderAsync", async<ProviderCall>);
   exports.add("loadNetworkAsync", async<LoadCall>);
-  exports.add("runNetworkAsync", (async<RunCall, runners>));
+  exports.add("runNetworkAsync", runNetworkAsync);
   exports.add("stopNetwork", stopNetwork);
   exports.add("releaseNetworkAsync", async<ReleaseCall>);
 }

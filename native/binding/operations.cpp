@@ -142,13 +142,15 @@ class Call final : public AsyncCall {
 template <class Operation>
 Napi::Value async(const Napi::CallbackInfo& info) {
   Args args(info, true);
+  const Order order = args.numbers();
   Operation operation(args);
   if (cuda::Context* const device = args.context(); device != nullptr) {
     if (const Status status = runOn(device->backend(), operation); !status.ok()) fail(info.Env(), status);
     return AsyncCall::start(info.Env(), std::make_unique<DeviceCall>(args.sharedContext()),
                             Napi::Array::New(info.Env()));
   }
-  return AsyncCall::start(info.Env(), std::make_unique<Call<Operation>>(std::move(operation)), args.held());
+  return AsyncCall::start(info.Env(), std::make_unique<Call<Operation>>(std::move(operation)), args.held(), nullptr,
+                          order);
 }
 
 template <class Operation>

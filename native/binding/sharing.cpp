@@ -85,7 +85,7 @@ Napi::Value toDlpack(const Napi::CallbackInfo& info) {
   auto lent = std::make_unique<Lent>();
   lent->memory = ownArg(info);
   args.skip();
-  lent->shape = args.dims();
+  lent->shape = args.numbers();
   const auto code = static_cast<uint8_t>(args.count()), bits = static_cast<uint8_t>(args.count());
   lent->stream = static_cast<uintptr_t>(args.word());
   if (lent->stream != 0) check(env, lent->memory.context->precede(lent->stream));
@@ -172,7 +172,7 @@ Napi::Value fromDlpack(const Napi::CallbackInfo& info) {
   const dlpack::Tensor& tensor = managed->tensor;
   check(env, assertOnDevice(tensor));
   size_t format = 0, bytes = 0;
-  check(env, formatOf(tensor, args.dims(), format));
+  check(env, formatOf(tensor, args.numbers(), format));
   check(env, measure(tensor, bytes));
   auto context = contextOf(env, static_cast<size_t>(tensor.device.id));
   auto* const data = reinterpret_cast<void*>(addressOf(tensor));

@@ -25,7 +25,7 @@ namespace {
 constexpr int kMaxThreads = 1024;
 
 /// The pool that a thread is a worker of.
-thread_local const ThreadPool* home = nullptr;
+thread_local ThreadPool* home = nullptr;
 
 /// CPUs that one folder of a cgroup hierarchy (v2 or v1) allows; infinite where it sets no quota.
 double cgroupQuota(const std::string& folder) {
@@ -101,6 +101,8 @@ ThreadPool& ThreadPool::instance() {
   return *pool;
 }
 
+ThreadPool* ThreadPool::current() { return home; }
+
 void ThreadPool::setThreads(int count) {
   std::lock_guard lock(mutex_);
   threads_.store(std::clamp(count, 1, kMaxThreads), std::memory_order_relaxed);
@@ -154,12 +156,22 @@ void ThreadPool::run(size_t count, size_t grain, void (*call)(void*, size_t, siz
 bool ThreadPool::submit(Task& task) {
   std::lock_guard lock(mutex_);
   tasks_.push_back(&task);
+  return announce(task);
+}
+
+bool ThreadPool::submitFirst(Task& task) {
+  std::lock_guard lock(mutex_);
+  tasks_.push_front(&task);
+  return announce(task);
+}
+
+bool ThreadPool::announce(const Task& task) {
   employForTasks();
   if (workers_ == 0) {
-    tasks_.pop_back();
+    std::erase(tasks_, &task);
     return false;
   }
-  wake_.notify_one();
+  if (home != this || tasks_.size() > 1) wake_.notify_one();
   return true;
 }
 

@@ -27,6 +27,8 @@ class ThreadPool {
 
   /// That of the kernels.
   static ThreadPool& instance();
+  /// That of this thread; null where it is a worker of none.
+  static ThreadPool* current();
 
   /// Threads that a job may use, the caller's included.
   int threads() const { return threads_.load(std::memory_order_relaxed); }
@@ -49,8 +51,11 @@ class ThreadPool {
   }
 
   /// Runs a task on a worker, after those submitted before it have begun; no more of them at once than threads. False
-  /// where no thread can be had. The task must live until it has run.
+  /// where no thread can be had. The task must live until it has run. A worker's own task submits last of all that it
+  /// does: where no other waits, the worker goes on with what it has submitted.
   bool submit(Task& task);
+  /// The same before all others that wait.
+  bool submitFirst(Task& task);
   /// Takes back a task that no worker has begun; false where one has.
   bool withdraw(Task& task);
 
@@ -75,7 +80,8 @@ class ThreadPool {
   };
 
   void run(size_t count, size_t grain, void (*call)(void*, size_t, size_t), void* context);
-  void employ(int workers);  // at least so many, where they can be had
+  bool announce(const Task& task);  // that it waits
+  void employ(int workers);         // at least so many, where they can be had
   void employForTasks();
   /// Whether a task waits that a worker may begin.
   bool mayBegin() const { return !tasks_.empty() && running_ < threads(); }

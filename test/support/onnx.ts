@@ -253,6 +253,17 @@ export function elementLogarithmGraph(shape: readonly number[]): Uint8Array {
   return graph.bytes([port('sample', 'float32', dims), port('timestep')], [output]);
 }
 
+/** score = -sample sqrt(timestep - 1): not a number below 1. */
+export function rootGraph(shape: readonly number[]): Uint8Array {
+  const graph = new GraphWriter();
+  const dims = ['batch', ...shape];
+  const level = graph.reshape('timestep', [-1, ...shape.map(() => 1)]);
+  const root = graph.add('Sqrt', [graph.add('Sub', [level, graph.constant('float32', [1], [])])]);
+  const output = port('out_sample', 'float32', dims);
+  graph.output(graph.add('Mul', [graph.add('Neg', ['sample']), root]), output);
+  return graph.bytes([port('sample', 'float32', dims), port('timestep')], [output]);
+}
+
 /** score = M^n (-sample / timestep) for the square identity matrix M: as long as many products of matrices take. */
 export function slowGraph(size: number, products: number): Uint8Array {
   const graph = new GraphWriter();
