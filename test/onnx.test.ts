@@ -9,6 +9,7 @@ import {
   ScoreSdeVePipeline,
   ScoreSdeVeScheduler,
   Tensor,
+  type ModelInputs,
   type OnnxModelOptions,
   type PerSample,
   type ScoreModel,
@@ -251,6 +252,32 @@ describe('a sample gets the same bits alone and in company', () => {
     }
   });
 
+  const element = elementLogarithmGraph([1, 28, 28]);
+  test.each<[string, string | Uint8Array, number]>([
+    ['the digits', digits, 1],
+    ['the digits', digits, 2],
+    ['an element-wise logarithm', element, 5],
+    ['an element-wise logarithm', element, 16],
+  ])('of %s (%#), whichever of its threads a call has, also beside other runs', async (_, network, threads) => {
+    const model = await load(network, { intraOpThreads: threads });
+    expect(model.exact).toMatchObject({ holds: true, width: 8, atOnce: threads });
+    const inputs: ModelInputs = network === digits ? { class_labels: 3 } : {};
+    const count = 21;
+    const sample = floats(new Generator(1).randn([count, 1, 28, 28]));
+    const sigma = Float32Array.from({ length: count }, (_, i) => 0.01 * 1.5 ** i);
+    const rows = async (from: number, to: number) => {
+      const part = new Tensor('float32', sample.subarray(784 * from, 784 * to), [to - from, 1, 28, 28]);
+      return floats(await model.run(part, sigma.subarray(from, to), inputs));
+    };
+    const alone = new Float32Array(784 * count);
+    for (let i = 0; i < count; i++) alone.set(await rows(i, i + 1), 784 * i);
+    const same = async (from: number, to: number) =>
+      bitEqual(await rows(from, to), alone.subarray(784 * from, 784 * to));
+    for (const size of [2, 3, 7, 8, 16, 21]) await same(count - size, count);
+    await Promise.all(Array.from({ length: count }, (_, i) => same(i, i + 1)));
+    await Promise.all([same(0, 9), same(9, 21), same(4, 5)]);
+  });
+
   test('a tensor for all is not divided, though it is as long as the batch', async () => {
     const inputs = [states, port('timestep'), port('context', 'float32', ['tokens', 1, 2, 2])];
     const context = new Tensor('float32', Float32Array.of(1, 2, 3, 4), [1, 1, 2, 2]);
@@ -267,6 +294,7 @@ describe('a sample gets the same bits alone and in company', () => {
     expect((await load(network, { exact: false })).exact).toEqual({
       holds: false,
       width: 'any',
+      atOnce: 1,
       why: 'exact is false',
     });
   });
@@ -339,6 +367,24 @@ describe('a run', () => {
     sentence(await ended, 'ERR_ABORTED');
     await Promise.all(others);
     expect(order).toEqual(['aborted', 'others']);
+  });
+
+  test('of a batch ends with its signal on every thread, and the next is right', async () => {
+    const model = await load(digits, { intraOpThreads: 3 });
+    const batch = new Generator(1).randn([64, 1, 28, 28]);
+    const given = [batch, 1, { class_labels: 3 }] as const;
+    const before = floats(await model.run(...given));
+    for (const wait of [0, 2, 5]) {
+      const controller = new AbortController();
+      const out = Tensor.zeros(batch.dims);
+      const running = rejection(() => model.run(...given, { out, signal: controller.signal }));
+      await new Promise((resolve) => setTimeout(resolve, wait));
+      controller.abort();
+      sentence(await running, 'ERR_ABORTED');
+      const left = floats(out).slice();
+      bitEqual(floats(await model.run(...given)), before);
+      bitEqual(floats(out), left); // nobody writes there any more
+    }
   });
 
   test('that waits for its memory ends in its turn, and what comes after it runs', async () => {

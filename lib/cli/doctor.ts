@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { reasonOf } from '../errors';
 import type { OnnxRuntime } from '../models/runtime';
+import type { Exactness } from '../models/width';
 
 type Line = [topic: string, text: string];
 
@@ -30,12 +31,17 @@ async function network(): Promise<Line[]> {
     await model.dispose();
     return [
       ['OnnxModel', `works on ${device}, with ONNX Runtime ${library.version}, ${library.path}`],
-      ['  digits', `${exact.width === 'any' ? 'batches as they are' : `up to ${exact.width} in a call`}: ${exact.why}`],
+      ['  digits', `${waysOf(exact)}: ${exact.why}`],
       ...(fallback === undefined ? [] : [['  cuda', `not used: ${fallback}`] as Line]),
     ];
   } catch (error) {
     return [['OnnxModel', `does not work: ${reasonOf(error)}`]];
   }
+}
+
+function waysOf({ width, atOnce }: Exactness): string {
+  const each = width === 'any' ? 'batches as they are' : `up to ${width} in a call`;
+  return atOnce > 1 ? `${each}, ${atOnce} calls at once` : each;
 }
 
 async function addon(): Promise<Line[]> {

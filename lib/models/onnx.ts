@@ -21,7 +21,7 @@ import {
   type ScoreModel,
 } from './model';
 import { isPerSample, type BatchRules, type Feed, type Port } from './port';
-import { probeWidth, type Exactness } from './width';
+import { isDivided, probeWidth, type Exactness } from './width';
 
 const graphOptimizations = { disabled: 0, basic: 1, extended: 2, all: 99 } as const;
 
@@ -131,7 +131,9 @@ export class OnnxModel extends Callable {
   readonly library: { readonly path: string; readonly version: string };
   readonly #contract: Contract;
   readonly #loaded: LoadedNetwork;
-  #exact: Exactness = { holds: false, width: 'any', why: 'exact is false' };
+  /** The same with one thread to an operator, for calls at once. */
+  #narrow: LoadedNetwork | undefined;
+  #exact: Exactness = { holds: false, width: 'any', atOnce: 1, why: 'exact is false' };
   readonly #running = new Set<Promise<unknown>>();
   #runs = 0;
   #disposal: Promise<void> | undefined;
@@ -202,21 +204,23 @@ export class OnnxModel extends Callable {
       );
     const bytes = given && unfixed(given.buffer) !== undefined ? Uint8Array.from(given) : given;
     type Cuda = [null] | [device: number, options: Record<string, string>];
-    const start = (cuda: Cuda) =>
+    const start = (cuda: Cuda, intra: number, inter: number) =>
       native.loadNetworkAsync(
         path,
         shared,
         ...((bytes ? [bytes.length, bytes] : [name]) as [string]),
-        intraOpThreads,
-        interOpThreads,
+        intra,
+        inter,
         graphOptimizations[graphOptimization],
         sessionConfig,
         ...cuda,
       );
-    const load = (cuda: Cuda) =>
-      inOrder({ reads: bytes ? [bytes.buffer] : [], writes: [] }, () => start(cuda)).catch((cause: unknown) => {
-        throw modelError(cause, `${name} cannot be loaded`);
-      });
+    const load = (cuda: Cuda, intra = intraOpThreads, inter = interOpThreads) =>
+      inOrder({ reads: bytes ? [bytes.buffer] : [], writes: [] }, () => start(cuda, intra, inter)).catch(
+        (cause: unknown) => {
+          throw modelError(cause, `${name} cannot be loaded`);
+        },
+      );
     const onCuda = async () => {
       await native.checkProviderAsync(path, shared);
       return load([deviceIndex(device), cudaOptions(device, provider)]);
@@ -231,13 +235,18 @@ export class OnnxModel extends Callable {
         return undefined;
       });
     loaded ??= await load([null]);
+    let model: OnnxModel | undefined;
     try {
       const contract = new Contract(loaded.inputs.map(portOf), loaded.outputs.map(portOf), options);
-      const model = new OnnxModel(loaded, contract, fallback === undefined ? device : 'cpu', fallback);
-      model.#exact = await model.#exactness(exact, sampleShape);
+      model = new OnnxModel(loaded, contract, fallback === undefined ? device : 'cpu', fallback);
+      model.#exact = await model.#exactness(exact, sampleShape, async () => {
+        if (intraOpThreads > 1) model!.#narrow = await load([null], 1, 1);
+        return intraOpThreads;
+      });
+      if (model.#exact.atOnce === 1) await model.#releaseNarrow();
       return model;
     } catch (error) {
-      await native.releaseNetworkAsync(loaded.network);
+      await (model?.dispose() ?? native.releaseNetworkAsync(loaded.network));
       throw error;
     }
   }
@@ -265,8 +274,8 @@ export class OnnxModel extends Callable {
 
   /** @internal */
   [handOver](sample: TensorLike, sigma: PerSample, inputs: ModelInputs, context: RunContext): Handed {
-    const { width } = this.#exact;
-    return this.#handOver(sample, sigma, inputs, context, width === 'any' ? 0 : width);
+    const { width, atOnce } = this.#exact;
+    return this.#handOver(sample, sigma, inputs, context, width === 'any' ? 0 : width, atOnce);
   }
 
   /** Checks further inputs for states of these dims, and casts them: runs take what it returns without another look. ERR_MODEL, ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_DISPOSED. */
@@ -277,9 +286,16 @@ export class OnnxModel extends Callable {
 
   /** Gives the network back once the runs under way have ended. Safe to repeat. */
   dispose(): Promise<void> {
-    return (this.#disposal ??= Promise.allSettled(this.#running).then(() =>
-      native.releaseNetworkAsync(this.#loaded.network),
-    ));
+    return (this.#disposal ??= Promise.allSettled(this.#running).then(async () => {
+      await this.#releaseNarrow();
+      await native.releaseNetworkAsync(this.#loaded.network);
+    }));
+  }
+
+  async #releaseNarrow(): Promise<void> {
+    const narrow = this.#narrow;
+    this.#narrow = undefined;
+    if (narrow !== undefined) await native.releaseNetworkAsync(narrow.network);
   }
 
   get #rules(): Omit<BatchRules, 'size'> {
@@ -291,24 +307,31 @@ export class OnnxModel extends Callable {
     if (this.#disposal !== undefined) throw new ScoreSdeError('ERR_DISPOSED', 'the model is disposed');
   }
 
-  async #exactness(exact: 'auto' | boolean, sizes: readonly number[] | undefined): Promise<Exactness> {
+  async #exactness(
+    exact: 'auto' | boolean,
+    sizes: readonly number[] | undefined,
+    narrow: () => Promise<number>,
+  ): Promise<Exactness> {
     const fixed = this.#contract.fixedBatch;
-    if (fixed === 1) return { holds: true, width: 1, why: 'the network takes one sample a call' };
-    if (exact === true) return { holds: true, width: 1, why: 'exact is true' };
-    const any = fixed ?? 'any';
-    if (exact === false) return { holds: false, width: any, why: 'exact is false' };
-    if (this.device !== 'cpu') return { holds: false, width: any, why: 'the bits of a GPU depend on the batch' };
+    const alone = (why: string): Exactness => ({ holds: true, width: 1, atOnce: 1, why });
+    const asGiven = (why: string): Exactness => ({ holds: false, width: fixed ?? 'any', atOnce: 1, why });
+    const oneByOne = fixed === 1 ? 'the network takes one sample a call' : exact === true ? 'exact is true' : undefined;
+    if (exact === false) return oneByOne === undefined ? asGiven('exact is false') : alone(oneByOne);
+    if (this.device !== 'cpu')
+      return oneByOne === undefined ? asGiven('the bits of a GPU depend on the batch') : alone(oneByOne);
     const dims = this.sampleShape.map((dim, axis) => (typeof dim === 'number' ? dim : sizes?.[axis]));
     if (!dims.every((dim): dim is number => dim !== undefined))
-      return { holds: true, width: 1, why: 'the network leaves its sizes free: sampleShape would let it be probed' };
+      return alone(oneByOne ?? 'the network leaves its sizes free: sampleShape would let it be probed');
     // What a run must give has no meaning here, but for its type and form.
     const further = this.#contract.further.filter((port) => isPerSample(port)).map(({ name }) => [name, 0] as const);
     return probeWidth({
       dims,
       fixed,
+      oneByOne,
       sigmaEach: this.#sigmaEach,
-      run: async (sample, sigma, width) => {
-        const { score, done } = this.#handOver(sample, sigma, Object.fromEntries(further), {}, width);
+      narrow,
+      run: async (sample, sigma, width, atOnce) => {
+        const { score, done } = this.#handOver(sample, sigma, Object.fromEntries(further), {}, width, atOnce);
         await done;
         return score;
       },
@@ -321,7 +344,14 @@ export class OnnxModel extends Callable {
     return shape.length > 0 && shape[0] !== 1;
   }
 
-  #handOver(sample: TensorLike, sigma: PerSample, given: ModelInputs, context: RunContext, width: number): Handed {
+  #handOver(
+    sample: TensorLike,
+    sigma: PerSample,
+    given: ModelInputs,
+    context: RunContext,
+    width: number,
+    atOnce: number,
+  ): Handed {
     this.#assertAlive();
     assertInputs(given, 'inputs');
     assertContext(context);
@@ -361,6 +391,7 @@ export class OnnxModel extends Callable {
     // What takes one value a call has one for each sample only where they go one by one.
     const fill = batch.fixed ?? 0;
     const single = Object.values(feeds).some(({ perSample, dims }) => perSample && dims[0] !== x.dims[0]);
+    const narrow = atOnce > 1 ? this.#narrow!.network : null;
     const id = this.#runs++ % 2 ** 32;
     const start = async (order: Order): Promise<void> => {
       if (signal?.aborted) throw new AbortError(signal);
@@ -369,6 +400,8 @@ export class OnnxModel extends Callable {
         await native.runNetworkAsync(
           order,
           this.#loaded.network,
+          narrow,
+          isDivided(batch.size, atOnce) ? atOnce : 1,
           id,
           single ? 1 : width,
           fill,

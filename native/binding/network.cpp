@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -138,7 +139,14 @@ SharedNetwork networkOf(Args& args) { return *args.external<SharedNetwork>(); }
 class RunCall final : public AsyncCall {
  public:
   explicit RunCall(Args& args) : network_(networkOf(args)), session_(network_->session) {
-    if (session_ == nullptr) fail(args.env(), Status::error("ERR_DISPOSED", "the network is disposed"));
+    if (args.isNext(napi_null)) {
+      args.skip();
+    } else {
+      narrow_ = networkOf(args)->session;
+    }
+    atOnce_ = args.count();
+    if (session_ == nullptr || (atOnce_ > 1 && narrow_ == nullptr))
+      fail(args.env(), Status::error("ERR_DISPOSED", "the network is disposed"));
     id_ = static_cast<uint32_t>(args.count());
     p_.backend = &cpu::backend();
     p_.width = args.count();
@@ -175,13 +183,32 @@ class RunCall final : public AsyncCall {
     return attempt([this]() -> Status {
       if (network_->context != nullptr)
         if (Status s = network_->context->makeCurrent(); !s.ok()) return s;
-      return session_->run(p_, stop_);
+      // Where it pays, or where others are at work, on one thread an operator.
+      if (atOnce_ > 1) return runAtOnce();
+      return (narrow_ != nullptr && runners().tasks() > 1 ? narrow_ : session_)->run(p_, stop_);
     });
   }
   Napi::Value result(Napi::Env env) override { return env.Undefined(); }
   void interrupt() override { stop_.request(); }
 
  private:
+  /// So many calls of the network at once as there are threads without other work, alike in size.
+  Status runAtOnce() {
+    const size_t most = std::max<size_t>(p_.width, 1) * atOnce_;
+    const size_t calls = std::min(p_.rows, (p_.rows + most - 1) / most * atOnce_);
+    std::vector<Status> ended(calls);
+    std::atomic<size_t> next{0};
+    runners().forRange(std::min(atOnce_, calls), 1, [&](size_t, size_t) {
+      for (size_t i = next++; i < calls; i = next++) {
+        const size_t first = p_.rows * i / calls, end = p_.rows * (i + 1) / calls;
+        ended[i] = attempt([&] { return narrow_->run(ort::rowsOf(p_, first, end - first), stop_); });
+      }
+    });
+    for (Status& status : ended)
+      if (!status.ok()) return std::move(status);
+    return {};
+  }
+
   static size_t portOf(Args& args, const std::vector<ort::Port>& ports) {
     const size_t port = args.count();
     if (port >= ports.size()) fail(args.env(), Status::error("ERR_NATIVE", "the network has no such port"));
@@ -189,7 +216,8 @@ class RunCall final : public AsyncCall {
   }
 
   SharedNetwork network_;
-  std::shared_ptr<ort::Session> session_;
+  std::shared_ptr<ort::Session> session_, narrow_;
+  size_t atOnce_ = 0;  // calls of the narrow one; 0 or 1: as one
   uint32_t id_ = 0;
   std::vector<std::shared_ptr<cuda::Buffer>> shares_;
   ort::RunParams p_;

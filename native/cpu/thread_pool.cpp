@@ -103,6 +103,11 @@ ThreadPool& ThreadPool::instance() {
 
 ThreadPool* ThreadPool::current() { return home; }
 
+int ThreadPool::tasks() {
+  std::lock_guard lock(mutex_);
+  return running_;
+}
+
 void ThreadPool::setThreads(int count) {
   std::lock_guard lock(mutex_);
   threads_.store(std::clamp(count, 1, kMaxThreads), std::memory_order_relaxed);

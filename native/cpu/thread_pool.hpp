@@ -33,6 +33,8 @@ class ThreadPool {
   /// Threads that a job may use, the caller's included.
   int threads() const { return threads_.load(std::memory_order_relaxed); }
   void setThreads(int count);
+  /// Tasks at work.
+  int tasks();
   /// What the machine grants this process: affinity, cgroup quota, SCORE_SDE_NUM_THREADS.
   static int defaultThreads();
 

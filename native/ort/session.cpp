@@ -32,19 +32,36 @@ std::filesystem::path pathOf(const std::string& utf8) {
 void Stop::request() {
   const std::lock_guard lock(mutex_);
   requested_.store(true, std::memory_order_relaxed);
-  if (running_ != nullptr) api_->forget((*api_)(RunOptionsSetTerminate, running_));
+  for (OrtRunOptions* const options : running_) api_->forget((*api_)(RunOptionsSetTerminate, options));
 }
 
-Stop::Scope::Scope(Stop& stop, const Api& api, OrtRunOptions* options) : stop_(stop) {
+Stop::Scope::Scope(Stop& stop, const Api& api, OrtRunOptions* options) : stop_(stop), options_(options) {
   const std::lock_guard lock(stop_.mutex_);
   stop_.api_ = &api;
-  stop_.running_ = options;
+  stop_.running_.push_back(options);
 }
 
 Stop::Scope::~Scope() {
   const std::lock_guard lock(stop_.mutex_);
-  if (stop_.requested()) stop_.api_->forget((*stop_.api_)(RunOptionsUnsetTerminate, stop_.running_));
-  stop_.running_ = nullptr;
+  if (stop_.requested()) stop_.api_->forget((*stop_.api_)(RunOptionsUnsetTerminate, options_));
+  std::erase(stop_.running_, options_);
+}
+
+RunParams rowsOf(const RunParams& p, size_t first, size_t count) {
+  RunParams rows = p;
+  size_t each = 1;
+  for (size_t axis = 1; axis < p.dims.size(); ++axis) each *= static_cast<size_t>(p.dims[axis]);
+  rows.rows = count;
+  rows.dims[0] = static_cast<int64_t>(count);
+  rows.sample.data = static_cast<const char*>(p.sample.data) + first * each * sizeOf(p.sample.type);
+  rows.out.data = static_cast<char*>(p.out.data) + first * each * sizeOf(p.out.type);
+  for (InputParams& input : rows.inputs) {
+    if (!input.perRow) continue;
+    const size_t bytes = input.bytes / p.rows;
+    input.data = static_cast<const char*>(input.data) + first * bytes;
+    input.bytes = count * bytes;
+  }
+  return rows;
 }
 
 /// What a port is bound to.

@@ -47,7 +47,7 @@ struct Source {
   size_t size = 0;
 };
 
-/// Ends a run from another thread.
+/// Ends a run, of one call or several at once, from another thread.
 class Stop {
  public:
   void request();
@@ -65,12 +65,13 @@ class Stop {
 
    private:
     Stop& stop_;
+    OrtRunOptions* const options_;
   };
 
   std::atomic<bool> requested_{false};
   std::mutex mutex_;
   const Api* api_ = nullptr;
-  OrtRunOptions* running_ = nullptr;
+  std::vector<OrtRunOptions*> running_;
 };
 
 /// A value of one input.
@@ -95,6 +96,9 @@ struct RunParams {
   std::vector<InputParams> inputs;
   Backend* backend = nullptr;  // converts states where the network's are of another type
 };
+
+/// Some rows of a batch, as a batch.
+RunParams rowsOf(const RunParams& p, size_t first, size_t count);
 
 class Session {
  public:
