@@ -147,7 +147,7 @@ void ThreadPool::run(size_t count, size_t grain, void (*call)(void*, size_t, siz
     employ(job.helpers + (home == this ? 1 : 0));
     jobs_.push_back(&job);
   }
-  if (job.helpers == 1) {
+  if (parts == 2) {
     wake_.notify_one();
   } else {
     wake_.notify_all();
