@@ -192,6 +192,18 @@ describe('asynchronous calls on different memory run side by side', () => {
     bitEqual(floats(b), floats(torch(1).randn([4])));
   });
 
+  test('nor for many that follow one another, even on one thread', async () => {
+    const threads = getNumThreads();
+    setNumThreads(1);
+    try {
+      const [a, b] = [vast(), Tensor.empty([4])];
+      const many = Array.from({ length: 100 }, () => longWrite(a)).at(-1)!;
+      expect(await firstOf(many, longWrite(b))).toEqual(['short', 'long']);
+    } finally {
+      setNumThreads(threads);
+    }
+  });
+
   test('but does where it needs the same memory', async () => {
     const a = vast();
     const part = new Tensor('float32', (a.data as Float32Array).subarray(0, 4), [4]);

@@ -35,6 +35,22 @@ describe('worker threads', () => {
   });
 });
 
+test('a worker thread ends soon, however many calls wait for one another', async () => {
+  // They would take minutes, and a child of this test has one.
+  const said = await run(`
+    const body = () => {
+      const g = new sde.Generator(1, { engine: 'torch' });
+      const out = sde.Tensor.empty([8, 2 ** 20]);
+      for (let i = 0; i < 16000; i++) g.randnAsync(out.dims, { out });
+      parentPort.postMessage('made');
+    };
+    const worker = inWorker(body.toString());
+    await new Promise((resolve) => worker.once('message', resolve));
+    await worker.terminate();
+    console.log((await new sde.Generator(1).randnAsync([4])).size);`);
+  expect(said).toBe('4');
+});
+
 describe('the end of the process', () => {
   test('waits for calls that nobody awaits', async () => {
     const said = await run(`

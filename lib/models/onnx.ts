@@ -28,7 +28,7 @@ const graphOptimizations = { disabled: 0, basic: 1, extended: 2, all: 99 } as co
 export interface OnnxModelOptions extends NetworkOptions {
   /** Where the network runs: 'cpu', 'cuda', 'cuda:1', or 'auto' (default), the best there is that works. */
   device?: string;
-  /** Threads within an operator, 1 to 1024: the kernels' number (getNumThreads) unless given. */
+  /** Threads within an operator, or calls at once, 1 to 1024: the kernels' number (getNumThreads) unless given. */
   intraOpThreads?: number;
   /** Operators at once, 1 to 1024. Default 1. */
   interOpThreads?: number;
@@ -37,7 +37,7 @@ export interface OnnxModelOptions extends NetworkOptions {
   /**
    * Whether a sample's score has the same bits alone and in any batch. true: samples go through the network one by one.
    * 'auto' (default): so they do where a probe at load finds that it makes a difference, else in small calls, of every
-   * size that was probed. false: batches go as they are, which on a GPU is what 'auto' does, too: its kernels, and with
+   * size that was probed; in several calls at once, where it finds that a call on one thread makes none. false: batches go as they are, which on a GPU is what 'auto' does, too: its kernels, and with
    * them the bits, depend on the batch.
    */
   exact?: 'auto' | boolean;
@@ -315,7 +315,8 @@ export class OnnxModel extends Callable {
     const fixed = this.#contract.fixedBatch;
     const alone = (why: string): Exactness => ({ holds: true, width: 1, atOnce: 1, why });
     const asGiven = (why: string): Exactness => ({ holds: false, width: fixed ?? 'any', atOnce: 1, why });
-    const oneByOne = fixed === 1 ? 'the network takes one sample a call' : exact === true ? 'exact is true' : undefined;
+    const oneByOne = fixed === 1 ? 'the network takes one sample a call' : undefined;
+    if (exact === true) return alone(oneByOne ?? 'exact is true');
     if (exact === false) return oneByOne === undefined ? asGiven('exact is false') : alone(oneByOne);
     if (this.device !== 'cpu')
       return oneByOne === undefined ? asGiven('the bits of a GPU depend on the batch') : alone(oneByOne);

@@ -8,7 +8,7 @@ export interface Exactness {
   readonly holds: boolean;
   /** Samples in one call of the network at most; 'any': the batch as it is. */
   readonly width: number | 'any';
-  /** Calls at once, where each has one thread; 1: one after the other, each with all threads. */
+  /** Calls of a batch at once at most, where each has one thread; 1: one after the other, each with all threads. */
   readonly atOnce: number;
   /** Why so. */
   readonly why: string;
@@ -85,7 +85,7 @@ export async function probeWidth({ dims, fixed, oneByOne, sigmaEach, run, narrow
   };
   try {
     let taken = Infinity;
-    for (let call = 0; call < 3; call++) {
+    for (let call = 0, since = performance.now(); call < 3 && performance.now() - since < slow / 3; call++) {
       const start = performance.now();
       await first(1, 1);
       taken = Math.min(taken, performance.now() - start);
@@ -100,12 +100,15 @@ export async function probeWidth({ dims, fixed, oneByOne, sigmaEach, run, narrow
     const expected = await first(samples, 1);
     /** Whether samples have in calls of n the bits that they have alone, with all threads. */
     const isAsAlone = async (n: number, threads: number): Promise<boolean> => {
-      const atOnce = Math.min(threads, Math.floor(samples / n));
-      // As many as there are in calls that fill vectors of four and of eight, and a few in calls of every other size.
-      const count = n === 1 || n % 4 === 0 ? samples - (samples % (n * atOnce)) : n * atOnce;
+      const calls = Math.floor(samples / n);
+      let atOnce = Math.min(threads, calls);
+      // All of them one by one and in calls that fill vectors of four and of eight, a few in calls of every other size.
+      const isWhole = n === 1 || n % 4 === 0;
+      while (isWhole && calls % atOnce > 0) atOnce--;
+      const count = isWhole ? samples : n * atOnce;
       return (await first(count, n, atOnce)).every((bits, i) => bits === expected[i]);
     };
-    const threads = await narrow();
+    const threads = await narrow().catch(() => 1);
     const atOnce = threads > 1 && (await isAsAlone(1, threads)) ? threads : 1;
     if (oneByOne !== undefined) return alone(oneByOne, atOnce);
     for (let n = 2; n <= most; n++)

@@ -65,6 +65,11 @@ function release(access: Access, work: Work): void {
 const maxInFlight = 2 ** 14;
 let inFlight = 0;
 
+/** Whether so many calls are under way that none should be made before it is needed. */
+export function isCrowded(): boolean {
+  return inFlight > maxInFlight / 8;
+}
+
 /** ERR_BUSY where too many asynchronous calls are under way. */
 export function assertRoom(method: string): void {
   if (inFlight >= maxInFlight)
@@ -85,7 +90,7 @@ export function counted<T>(work: Promise<T>): Promise<T> {
 /**
  * Runs asynchronous work in the order of the calls where memory is shared, at once where it is not. A call on the addon's
  * threads (`isCall`) that comes after such calls alone is handed over at once, and begins there, with no turn of the event
- * loop before it.
+ * loop before it: the addon must find nothing to refuse in it.
  */
 export function inOrder<T>(access: Access, start: (order: Order) => Promise<T>, isCall = false): Promise<T> {
   const before = blockers(access);

@@ -7,7 +7,7 @@ import type { Schedule } from '../scheduler/schedule';
 import { planStepCorrect, planStepPred, type Plan } from '../scheduler/steps';
 import { batchShape, operand } from '../tensor/operand';
 import { sizeOfDims, Tensor, type TensorLike } from '../tensor/tensor';
-import { ahead, checkedScore, Host, OnDevice, viewOf } from './place';
+import { checkedScore, Host, OnDevice, viewOf } from './place';
 
 /** The state of a run after a step. Its tensors stay as they are when the run goes on. */
 export interface SamplingStep {
@@ -65,7 +65,7 @@ export async function* predictorCorrector(run: Run): AsyncGenerator<SamplingStep
 
   const place =
     run.device === 'cpu'
-      ? new Host(generators, sizeOfDims(dims, 'the batch'), run.inPlace ? ahead : 0)
+      ? new Host(generators, sizeOfDims(dims, 'the batch'), run.inPlace ?? false)
       : new OnDevice(run.device, generators, dims);
   try {
     let sample = own();

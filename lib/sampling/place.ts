@@ -1,10 +1,12 @@
 import { ScoreSdeError } from '../errors';
-import { handOver, type ModelContext, type ModelInputs, type ScoreModel } from '../models/model';
+import { assertContext, handOver, type ModelContext, type ModelInputs, type ScoreModel } from '../models/model';
 import { native, type Mark } from '../native';
 import { KernelCall, type Call } from '../native/call';
 import { deviceIndex } from '../native/memory';
+import { isCrowded } from '../native/order';
 import { planRandn, type Generator } from '../random/generator';
 import type { NoiseOptions } from '../scheduler/steps';
+import { onAbort } from '../signals';
 import { assertOnePlace, assertSameDims, batchShape, operand, stateTypeOf, type Operand } from '../tensor/operand';
 import { Tensor, type TensorLike, type TensorType } from '../tensor/tensor';
 
@@ -28,12 +30,9 @@ export interface Place {
   run(work: Call<boolean | void>, call: number, used: readonly unknown[]): Promise<number | undefined>;
   /** Ends a step of the run; the last one once all is done. Gives what `run` does. */
   settle(isLast: boolean): Promise<number | undefined>;
-  /** Waits for what is under way, well or not, when the run ends. */
+  /** Ends what is still under way when the run ends, and waits for it. */
   rest(): Promise<void>;
 }
-
-/** Steps that may be under way when the next one is begun. */
-export const ahead = 4;
 
 /** Elements up to which a kernel takes less than some 50 us, which is what the event loop may be held for. */
 const syncElements =
@@ -47,26 +46,35 @@ export function viewOf<T extends TensorType>(tensor: Tensor<T>): Tensor<T> {
 /** A call's number, once it is known whether it gave what is not finite. */
 type Outcome = Promise<number | undefined>;
 
+/** Calls, the model's and the steps', that may be under way on the CPU. */
+const callsAhead = 16;
+
 /** The CPU. Where the model's calls keep the order of its memory, the threads go from them to the steps' and on without the event loop. */
 export class Host implements Place {
   readonly device = 'cpu';
-  readonly #steps: Outcome[][] = [];
-  #step: Outcome[] = [];
+  readonly #underWay: Outcome[] = [];
+  /** Of the run's signal, and of its end. */
+  readonly #stop = new AbortController();
+  #forget: (() => void) | undefined;
 
   constructor(
     private readonly generator: readonly Generator[],
     private readonly elements: number,
-    private readonly ahead: number,
+    /** Whether a step may begin before the last one is done. */
+    private readonly goesAhead: boolean,
   ) {}
 
   async draw(): Promise<NoiseOptions> {
     return { generator: this.generator };
   }
 
-  async score(model: ScoreModel, sample: Tensor<'float32'>, ...given: Given): Promise<TensorLike> {
-    if (!model[handOver]) return model(viewOf(sample), ...given);
-    const { score, done } = model[handOver](viewOf(sample), ...given);
-    this.#underWay(done.then(() => undefined));
+  async score(model: ScoreModel, sample: Tensor<'float32'>, ...[sigma, inputs, context]: Given): Promise<TensorLike> {
+    if (!model[handOver] || isCrowded()) return model(viewOf(sample), sigma, inputs, context);
+    assertContext(context);
+    this.#forget ??= onAbort(context.signal, () => this.#stop.abort(context.signal!.reason));
+    const stoppable = { out: context.out, signal: this.#stop.signal };
+    const { score, done } = model[handOver](viewOf(sample), sigma, inputs, stoppable);
+    this.#handedOver(done.then(() => undefined));
     return score;
   }
 
@@ -81,36 +89,43 @@ export class Host implements Place {
   async run(work: Call<boolean | void>, call: number): Outcome {
     const outcome = (finite: boolean | void) => (finite === false ? call : undefined);
     let known: number | undefined;
-    if (this.#step.length > 0) this.#underWay(work.runAsync().then(outcome));
+    if (this.#underWay.length > 0) this.#handedOver(work.runAsync().then(outcome));
     else known = outcome(await (this.elements <= syncElements && !work.busy ? work.run() : work.runAsync()));
     // A turn of the event loop: neither kernels on this thread nor the ends of those on others, which Node takes up to a
     // thousand at a time, keep it from the rest of the process.
     await new Promise(setImmediate);
-    return known;
+    return known ?? this.#downTo(isCrowded() ? 0 : callsAhead);
   }
 
   passing(): undefined {}
 
   async settle(isLast: boolean): Outcome {
-    this.#steps.push(this.#step);
-    this.#step = [];
-    for (; this.#steps.length > (isLast ? 0 : this.ahead); this.#steps.shift())
-      for (const outcome of this.#steps[0]!) {
-        const call = await outcome;
-        if (call !== undefined) return call;
-      }
-    return undefined;
+    return isLast || !this.goesAhead ? this.#downTo(0) : undefined;
   }
 
   async rest(): Promise<void> {
-    await Promise.allSettled([...this.#steps.flat(), ...this.#step]);
+    this.#forget?.();
+    if (this.#underWay.length > 0) this.#stop.abort();
+    await Promise.allSettled(this.#underWay);
   }
 
-  #underWay(outcome: Outcome): void {
+  #handedOver(outcome: Outcome): void {
     outcome.catch(() => {}); // told where it is awaited, if nothing else ends the run first
-    this.#step.push(outcome);
+    this.#underWay.push(outcome);
+  }
+
+  /** Waits until so many calls are under way at most. */
+  async #downTo(count: number): Outcome {
+    for (; this.#underWay.length > count; this.#underWay.shift()) {
+      const call = await this.#underWay[0];
+      if (call !== undefined) return call;
+    }
+    return undefined;
   }
 }
+
+/** Steps that may be enqueued ahead of the device. */
+const ahead = 4;
 
 const none = 2 ** 32 - 1;
 

@@ -58,22 +58,36 @@ class AsyncCalls {
   /// On a worker, the last that it does for a call, but to begin what comes after it; or on the environment's thread,
   /// for one that never began.
   void finished(AsyncCall* call) {
-    std::vector<AsyncCall*> ready;
-    {
-      std::lock_guard lock(mutex_);
-      call->over_ = true;
-      ready = std::move(call->followers_);
-      std::erase_if(ready, [](AsyncCall* follower) { return --follower->awaited_ > 0; });
-      napi_call_threadsafe_function(done_, call, napi_tsfn_nonblocking);
-      --running_;  // which counts those that are ready, too
-      idle_.notify_all();
-    }
-    for (AsyncCall* const follower : ready) {
-      if (Status status = follower->begin(); !status.ok()) {
-        follower->status_ = std::move(status);
-        finished(follower);
+    for (std::vector<AsyncCall*> over{call}, ready; !over.empty(); ready.clear()) {
+      {
+        std::lock_guard lock(mutex_);
+        while (!over.empty()) {
+          AsyncCall* const ended = over.back();
+          over.pop_back();
+          ended->over_ = true;
+          for (AsyncCall* const follower : ended->followers_)
+            if (--follower->awaited_ == 0) (follower->cancelled_ ? over : ready).push_back(follower);
+          napi_call_threadsafe_function(done_, ended, napi_tsfn_nonblocking);
+          --running_;  // which counts those that are ready, too
+        }
+        idle_.notify_all();
+      }
+      for (AsyncCall* const follower : ready) {
+        if (Status status = follower->begin(); !status.ok()) {
+          follower->status_ = std::move(status);
+          over.push_back(follower);
+        }
       }
     }
+  }
+
+  /// Has a call that waits for others end with this status when they are over; false where it waits for none.
+  bool cancelWaiting(AsyncCall* call, const Status& status) {
+    std::lock_guard lock(mutex_);
+    if (call->awaited_ == 0) return false;
+    call->cancelled_ = true;
+    call->status_ = status;
+    return true;
   }
 
  private:
@@ -132,23 +146,25 @@ Napi::Promise AsyncCall::start(Napi::Env env, std::unique_ptr<AsyncCall> call, N
 
 Status AsyncCall::begin() {
   cpu::ThreadPool* const here = cpu::ThreadPool::current();
-  const bool goesOn = pool_ == nullptr && here != nullptr;
-  cpu::ThreadPool* const pool = goesOn ? here : pool_ != nullptr ? pool_ : &cpu::ThreadPool::instance();
+  cpu::ThreadPool* const kernels = &cpu::ThreadPool::instance();
+  // After a network's call a kernel goes on at once: it is short beside what waits there.
+  const bool goesOn = pool_ == nullptr && here != nullptr && here != kernels;
+  cpu::ThreadPool* const pool = goesOn ? here : pool_ != nullptr ? pool_ : kernels;
   queue_ = pool;
   const bool queued = goesOn ? pool->submitFirst(*this) : pool->submit(*this);
   return queued ? Status{} : Status::error("ERR_MEMORY", "no thread can be had");
 }
 
-void AsyncCall::run() {
+void AsyncCall::end(Status status) {
   const std::shared_ptr<AsyncCalls> home = home_;
-  status_ = execute();
+  status_ = std::move(status);
   home->finished(this);
 }
 
 void AsyncCall::cancel(const Status& status) {
+  if (home_->cancelWaiting(this, status)) return;
   if (cpu::ThreadPool* const queue = queue_; queue != nullptr && queue->withdraw(*this)) {
-    status_ = status;
-    home_->finished(this);
+    end(status);
   } else {
     interrupt();
   }

@@ -28,7 +28,8 @@ class AsyncCall : public cpu::Task {
   static Napi::Promise start(Napi::Env env, std::unique_ptr<AsyncCall> call, Napi::Array held,
                              cpu::ThreadPool* pool = nullptr, const Order& order = {});
 
-  /// Ends a call that no worker has begun, with this status; else lets it know that nobody waits for it.
+  /// Ends a call that no worker has begun, with this status, in its turn among those on the same memory; lets another
+  /// know that nobody waits for it.
   void cancel(const Status& status);
 
  protected:
@@ -40,16 +41,18 @@ class AsyncCall : public cpu::Task {
   virtual Napi::Value result(Napi::Env env) = 0;
   /// On the environment's thread while execute may be at work: it should come to an end.
   virtual void interrupt() {}
+  /// The last that is done for a call whose begin() leads to no execute().
+  void end(Status status);
 
  private:
   friend class AsyncCalls;
-  void run() final;
+  void run() final { end(execute()); }
   void settle(Napi::Env env);
 
   std::shared_ptr<AsyncCalls> home_;
   int64_t number_ = 0;
   // Guarded by its home.
-  bool over_ = false;
+  bool over_ = false, cancelled_ = false;
   size_t awaited_ = 0;  // calls before it that are not over
   std::vector<AsyncCall*> followers_;
 

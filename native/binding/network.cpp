@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -174,6 +175,7 @@ class RunCall final : public AsyncCall {
         fail(args.env(), Status::error("ERR_NATIVE", "expected an input of as many rows as the states"));
       p_.inputs.push_back(std::move(input));
     }
+    divide();
     network_->runs[id_] = this;
   }
   ~RunCall() override { network_->runs.erase(id_); }
@@ -183,30 +185,65 @@ class RunCall final : public AsyncCall {
     return attempt([this]() -> Status {
       if (network_->context != nullptr)
         if (Status s = network_->context->makeCurrent(); !s.ok()) return s;
-      // Where it pays, or where others are at work, on one thread an operator.
-      if (atOnce_ > 1) return runAtOnce();
+      // Beside others it has one thread.
       return (narrow_ != nullptr && runners().tasks() > 1 ? narrow_ : session_)->run(p_, stop_);
     });
   }
   Napi::Value result(Napi::Env env) override { return env.Undefined(); }
-  void interrupt() override { stop_.request(); }
+  void interrupt() override {
+    stop_.request();
+    size_t withdrawn = 0;
+    for (Strand& strand : strands_) withdrawn += runners().withdraw(strand) ? 1 : 0;
+    if (withdrawn > 0) leave(withdrawn);
+  }
+  Status begin() override {
+    if (strands_.empty()) return AsyncCall::begin();
+    Strand* const strands = strands_.data();                     // the last of them may end the call
+    for (size_t i = 0, count = strands_.size(); i < count; ++i)  // which fails for the first, or for none
+      if (!runners().submit(strands[i])) return Status::error("ERR_MEMORY", "no thread can be had");
+    return {};
+  }
 
  private:
-  /// So many calls of the network at once as there are threads without other work, alike in size.
-  Status runAtOnce() {
+  /// What a thread does of a divided batch: a call of the network, and the next in its turn among other runs.
+  class Strand final : public cpu::Task {
+   public:
+    explicit Strand(RunCall& run) : run_(run) {}
+    void run() override { run_.callNext(*this); }
+
+   private:
+    RunCall& run_;
+  };
+
+  void divide() {
+    if (atOnce_ < 2 || p_.rows < 2) return;
     const size_t most = std::max<size_t>(p_.width, 1) * atOnce_;
-    const size_t calls = std::min(p_.rows, (p_.rows + most - 1) / most * atOnce_);
-    std::vector<Status> ended(calls);
-    std::atomic<size_t> next{0};
-    runners().forRange(std::min(atOnce_, calls), 1, [&](size_t, size_t) {
-      for (size_t i = next++; i < calls; i = next++) {
-        const size_t first = p_.rows * i / calls, end = p_.rows * (i + 1) / calls;
-        ended[i] = attempt([&] { return narrow_->run(ort::rowsOf(p_, first, end - first), stop_); });
+    calls_ = std::min(p_.rows, (p_.rows + most - 1) / most * atOnce_);
+    left_ = std::min({atOnce_, calls_, static_cast<size_t>(runners().threads())});
+    strands_ = std::vector<Strand>(left_, Strand(*this));
+  }
+
+  void callNext(Strand& strand) {
+    if (const size_t i = next_++; i < calls_ && !stop_.requested()) {
+      const size_t first = p_.rows * i / calls_, end = p_.rows * (i + 1) / calls_;
+      Status status = attempt([&] { return narrow_->run(ort::rowsOf(p_, first, end - first), stop_); });
+      if (!status.ok()) {
+        const std::lock_guard lock(mutex_);
+        if (failed_.ok()) failed_ = std::move(status);
+        next_ = calls_;
       }
-    });
-    for (Status& status : ended)
-      if (!status.ok()) return std::move(status);
-    return {};
+    }
+    if (next_ < calls_ && !stop_.requested()) {
+      runners().submit(strand);
+    } else {
+      leave(1);
+    }
+  }
+
+  /// The last strand to leave ends the run.
+  void leave(size_t strands) {
+    if (left_.fetch_sub(strands) != strands) return;
+    end(stop_.requested() ? Status::error("ERR_ABORTED", "the run was ended") : std::move(failed_));
   }
 
   static size_t portOf(Args& args, const std::vector<ort::Port>& ports) {
@@ -217,7 +254,12 @@ class RunCall final : public AsyncCall {
 
   SharedNetwork network_;
   std::shared_ptr<ort::Session> session_, narrow_;
-  size_t atOnce_ = 0;  // calls of the narrow one; 0 or 1: as one
+  size_t atOnce_ = 0;  // calls of the narrow one; 0 or 1: the batch is not divided
+  size_t calls_ = 0;   // of the network, alike in size, for a batch that is
+  std::vector<Strand> strands_;
+  std::atomic<size_t> next_{0}, left_{0};
+  std::mutex mutex_;
+  Status failed_;
   uint32_t id_ = 0;
   std::vector<std::shared_ptr<cuda::Buffer>> shares_;
   ort::RunParams p_;

@@ -171,12 +171,13 @@ bool ThreadPool::submitFirst(Task& task) {
 }
 
 bool ThreadPool::announce(const Task& task) {
+  if (home == this && tasks_.size() == 1) return true;  // this thread goes on with it
   employForTasks();
   if (workers_ == 0) {
     std::erase(tasks_, &task);
     return false;
   }
-  if (home != this || tasks_.size() > 1) wake_.notify_one();
+  wake_.notify_one();
   return true;
 }
 

@@ -61,6 +61,11 @@ export async function heldDuring(work: () => Promise<unknown>): Promise<Held> {
   return { longest: monitor.max / 1e6 - 1, p99: monitor.percentile(99) / 1e6 - 1 };
 }
 
+/** The middle one of some numbers. */
+export function median(numbers: readonly number[]): number {
+  return [...numbers].sort((a, b) => a - b)[numbers.length >> 1]!;
+}
+
 /** How long the event loop is held where so many threads compute and nothing else goes on. */
 export async function heldBeside(threads: number, seconds: number): Promise<Held> {
   const workers = Array.from({ length: threads }, () => new Worker('for (;;);', { eval: true }));

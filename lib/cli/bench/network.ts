@@ -9,7 +9,7 @@ import { Generator } from '../../random/generator';
 import { ScoreSdeVePipeline } from '../../sampling/pipeline';
 import { ScoreSdeVeScheduler } from '../../scheduler/scheduler';
 import { Tensor } from '../../tensor/tensor';
-import { heldBeside, heldDuring, timeAsync, type Held } from './measure';
+import { heldBeside, heldDuring, median, timeAsync, type Held } from './measure';
 
 type Way = 'OnnxModel' | 'onnxruntime-node';
 
@@ -18,10 +18,11 @@ export interface NetworkResult {
   way: Way;
   batch: number;
   steps: number;
-  /** Wall time of the run. */
+  /** Wall time of a run, the median. */
   seconds: number;
-  /** The part that was not spent in the network, of a run that waits for each call of it. */
+  /** The part that is not spent in the network where each call of it is waited for, the median. */
   outside: number;
+  /** The longest of all runs, and the median of their p99. */
   held: Held;
 }
 
@@ -46,8 +47,8 @@ const product =
 
 const batches = [1, 16, 64];
 const steps = 100;
-/** Seconds of runs of one batch after which there are enough of them to take the median. */
-const enough = 10;
+/** Seconds of a batch's runs after which there are enough of them to take the median. */
+const enough = 20;
 const secondsBeside = 5;
 const turns = 7;
 const shapes = [
@@ -65,14 +66,14 @@ export async function benchNetworks(seconds: number, tell: (line: NetworkResult)
   ];
   const runs: NetworkResult[] = [];
   for (const batch of batches) {
-    const times = new Map<Way, NetworkResult[]>(models.map(([way]) => [way, []]));
-    const spent = () => [...times.values()].flat().reduce((total, run) => total + run.seconds, 0);
-    do for (const [way, model] of models) times.get(way)!.push({ way, batch, steps, ...(await timeRun(model, batch)) });
-    while (spent() < enough);
-    for (const [, of] of times) {
-      const median = of.sort((a, b) => a.seconds - b.seconds)[of.length >> 1]!;
-      runs.push(median);
-      tell(median);
+    const timed = models.map(([way, model]) => ({ way, ...timer(model, batch) }));
+    const start = performance.now();
+    do for (const { time } of timed) await time();
+    while (performance.now() - start < 1000 * enough);
+    for (const { way, result } of timed) {
+      const run = { way, batch, steps, ...result() };
+      runs.push(run);
+      tell(run);
     }
   }
   for (const [, model] of models) await model.dispose();
@@ -81,25 +82,37 @@ export async function benchNetworks(seconds: number, tell: (line: NetworkResult)
   return { runs, machine, calls: await timeCalls(seconds) };
 }
 
-async function timeRun(model: OnnxModel | SessionModel, batchSize: number) {
-  const run = async (by: ScoreModel, numInferenceSteps: number): Promise<number> => {
+/** Times runs with a model, one after another. */
+function timer(model: OnnxModel | SessionModel, batchSize: number) {
+  const run = async (by: ScoreModel): Promise<number> => {
     const scheduler = new ScoreSdeVeScheduler({ sigmaMax: 50 });
     const pipeline = new ScoreSdeVePipeline({ scheduler, model: by, sampleShape: [1, 28, 28] });
-    return (await pipeline.run({ batchSize, numInferenceSteps, seed: 1, modelInputs: { class_labels: 3 } })).seconds;
+    const options = { batchSize, numInferenceSteps: steps, seed: 1, modelInputs: { class_labels: 3 } };
+    return (await pipeline.run(options)).seconds;
   };
-  await run(model, 2);
-  let seconds = 0;
-  const held = await heldDuring(async () => (seconds = await run(model, steps)));
   let inside = 0;
-  const timed: ScoreModel = async (...args) => {
+  const waited: ScoreModel = async (...args) => {
     const start = performance.now();
     const score = await model(...args);
     inside += (performance.now() - start) / 1000;
     return score;
   };
-  timed.prepare = (dims, inputs) => model.prepare(dims, inputs);
-  const waiting = await run(timed, steps / 10);
-  return { seconds, outside: 1 - inside / waiting, held };
+  waited.prepare = (dims, inputs) => model.prepare(dims, inputs);
+  const [seconds, outside]: [number[], number[]] = [[], []];
+  const held: Held[] = [];
+  return {
+    time: async () => {
+      inside = 0;
+      const whole = await run(waited); // which warms up, too
+      outside.push(1 - inside / whole);
+      held.push(await heldDuring(async () => seconds.push(await run(model))));
+    },
+    result: () => ({
+      seconds: median(seconds),
+      outside: median(outside),
+      held: { longest: Math.max(...held.map(({ longest }) => longest)), p99: median(held.map(({ p99 }) => p99)) },
+    }),
+  };
 }
 
 async function timeCalls(seconds: number): Promise<CallResult[]> {
@@ -117,8 +130,7 @@ async function timeCalls(seconds: number): Promise<CallResult[]> {
       times[0].push((await timeAsync(() => ours.run(sample, sigma, {}, context), seconds)).median);
       times[1].push((await timeAsync(async () => theirs(sample, sigma), seconds)).median);
     }
-    const [one, other] = times.map((list) => list.sort((a, b) => a - b)[turns >> 1]!);
-    results.push({ shape: dims.join('x'), ours: one!, theirs: other! });
+    results.push({ shape: dims.join('x'), ours: median(times[0]), theirs: median(times[1]) });
   }
   await ours.dispose();
   await theirs.dispose();
