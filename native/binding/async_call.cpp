@@ -58,19 +58,26 @@ class AsyncCalls {
   /// On a worker, the last that it does for a call, but to begin what comes after it; or on the environment's thread,
   /// for one that never began.
   void finished(AsyncCall* call) {
-    for (std::vector<AsyncCall*> over{call}, ready; !over.empty(); ready.clear()) {
+    std::vector<AsyncCall*> over{call}, ready, told;
+    for (; !over.empty(); ready.clear()) {
       {
         std::lock_guard lock(mutex_);
         while (!over.empty()) {
           AsyncCall* const ended = over.back();
           over.pop_back();
           ended->over_ = true;
-          for (AsyncCall* const follower : ended->followers_)
-            if (--follower->awaited_ == 0) (follower->cancelled_ ? over : ready).push_back(follower);
-          napi_call_threadsafe_function(done_, ended, napi_tsfn_nonblocking);
-          --running_;  // which counts those that are ready, too
+          AsyncCall* next = nullptr;
+          for (AsyncCall* const follower : ended->followers_) {
+            if (--follower->awaited_ > 0) continue;
+            (follower->cancelled_ ? over : ready).push_back(follower);
+            if (!follower->cancelled_ && follower->goesOnHere() && follower->before_ == nullptr) next = follower;
+          }
+          if (next != nullptr && ended->pool_ != nullptr) {
+            next->before_ = ended;
+          } else {
+            told.push_back(ended);
+          }
         }
-        idle_.notify_all();
       }
       for (AsyncCall* const follower : ready) {
         if (Status status = follower->begin(); !status.ok()) {
@@ -79,6 +86,15 @@ class AsyncCalls {
         }
       }
     }
+    // Last of all, and with no lock: the environment's thread may take this processor at once to hear of it.
+    size_t settled = 0;
+    for (AsyncCall* const ended : told) {
+      settled += ended->before_ == nullptr ? 1 : 2;
+      napi_call_threadsafe_function(done_, ended, napi_tsfn_nonblocking);
+    }
+    std::lock_guard lock(mutex_);
+    running_ -= settled;
+    idle_.notify_all();
   }
 
   /// Has a call that waits for others end with this status when they are over; false where it waits for none.
@@ -93,13 +109,19 @@ class AsyncCalls {
  private:
   static void settleNext(napi_env env, napi_value, void* context, void* data) {
     if (env == nullptr) return;  // the environment has ended, and drop() deleted the call
-    napi_remove_env_cleanup_hook(env, drop, data);
-    const std::unique_ptr<AsyncCall> call(static_cast<AsyncCall*>(data));
     auto* const calls = static_cast<AsyncCalls*>(context);
-    calls->calls_.erase(call->number_);
-    if (calls->calls_.empty()) napi_unref_threadsafe_function(env, calls->done_);
+    auto* const call = static_cast<AsyncCall*>(data);
+    if (call->before_ != nullptr) calls->settle(call->before_);
+    calls->settle(call);
+  }
+
+  void settle(AsyncCall* ended) {
+    const std::unique_ptr<AsyncCall> call(ended);
+    napi_remove_env_cleanup_hook(env_, drop, ended);
+    calls_.erase(call->number_);
+    if (calls_.empty()) napi_unref_threadsafe_function(env_, done_);
     try {
-      call->settle(env);
+      call->settle(env_);
     } catch (const Napi::Error&) {
       // The environment is being torn down: nobody hears of the call any more.
     }
@@ -144,12 +166,17 @@ Napi::Promise AsyncCall::start(Napi::Env env, std::unique_ptr<AsyncCall> call, N
   return promise;
 }
 
+/// After a network's call a kernel goes on at once, on its thread: it is short beside what waits there.
+bool AsyncCall::goesOnHere() const {
+  const cpu::ThreadPool* const here = cpu::ThreadPool::current();
+  return pool_ == nullptr && here != nullptr && here != &cpu::ThreadPool::instance();
+}
+
 Status AsyncCall::begin() {
-  cpu::ThreadPool* const here = cpu::ThreadPool::current();
-  cpu::ThreadPool* const kernels = &cpu::ThreadPool::instance();
-  // After a network's call a kernel goes on at once: it is short beside what waits there.
-  const bool goesOn = pool_ == nullptr && here != nullptr && here != kernels;
-  cpu::ThreadPool* const pool = goesOn ? here : pool_ != nullptr ? pool_ : kernels;
+  const bool goesOn = goesOnHere();
+  cpu::ThreadPool* const pool = goesOn             ? cpu::ThreadPool::current()
+                                : pool_ != nullptr ? pool_
+                                                   : &cpu::ThreadPool::instance();
   queue_ = pool;
   const bool queued = goesOn ? pool->submitFirst(*this) : pool->submit(*this);
   return queued ? Status{} : Status::error("ERR_MEMORY", "no thread can be had");

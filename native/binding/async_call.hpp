@@ -47,6 +47,7 @@ class AsyncCall : public cpu::Task {
  private:
   friend class AsyncCalls;
   void run() final { end(execute()); }
+  bool goesOnHere() const;
   void settle(Napi::Env env);
 
   std::shared_ptr<AsyncCalls> home_;
@@ -55,6 +56,7 @@ class AsyncCall : public cpu::Task {
   bool over_ = false, cancelled_ = false;
   size_t awaited_ = 0;  // calls before it that are not over
   std::vector<AsyncCall*> followers_;
+  AsyncCall* before_ = nullptr;  // which the environment hears of together with this one, and first
 
   cpu::ThreadPool* pool_ = nullptr;
   std::atomic<cpu::ThreadPool*> queue_{nullptr};  // the pool that it waits for a worker of

@@ -159,24 +159,25 @@ void ThreadPool::run(size_t count, size_t grain, void (*call)(void*, size_t, siz
 }
 
 bool ThreadPool::submit(Task& task) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   tasks_.push_back(&task);
-  return announce(task);
+  return announce(task, lock);
 }
 
 bool ThreadPool::submitFirst(Task& task) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   tasks_.push_front(&task);
-  return announce(task);
+  return announce(task, lock);
 }
 
-bool ThreadPool::announce(const Task& task) {
+bool ThreadPool::announce(const Task& task, std::unique_lock<std::mutex>& lock) {
   if (home == this && tasks_.size() == 1) return true;  // this thread goes on with it
   employForTasks();
   if (workers_ == 0) {
     std::erase(tasks_, &task);
     return false;
   }
+  lock.unlock();
   wake_.notify_one();
   return true;
 }

@@ -82,8 +82,8 @@ class ThreadPool {
   };
 
   void run(size_t count, size_t grain, void (*call)(void*, size_t, size_t), void* context);
-  bool announce(const Task& task);  // that it waits
-  void employ(int workers);         // at least so many, where they can be had
+  bool announce(const Task& task, std::unique_lock<std::mutex>& lock);  // that it waits
+  void employ(int workers);                                             // at least so many, where they can be had
   void employForTasks();
   /// Whether a task waits that a worker may begin.
   bool mayBegin() const { return !tasks_.empty() && running_ < threads(); }
