@@ -2,7 +2,8 @@ export { devices, getNumThreads, setNumThreads, type DeviceInfo } from './device
 export { AbortError, ScoreSdeError, type ErrorCode } from './errors';
 export { toPng, type PngOptions } from './image/png';
 export type { ModelContext, ModelInput, ModelInputs, ScoreModel } from './models/model';
-export { OnnxModel, type OnnxModelOptions, type RunContext } from './models/onnx';
+export { OnnxModel, type RunContext } from './models/onnx';
+export type { OnnxModelOptions } from './models/options';
 export type { NetworkOptions } from './models/contract';
 export type { Port } from './models/port';
 export type { Exactness } from './models/width';

@@ -4,7 +4,8 @@ import { readTextIfFile } from '../files';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import { assertContained } from './containment';
 import type { ModelInputs } from './model';
-import { OnnxModel, type OnnxModelOptions } from './onnx';
+import { OnnxModel } from './onnx';
+import type { OnnxModelOptions } from './options';
 
 /** Models that ship with this package, by name. */
 const builtIn: Record<string, string> = { digits: join(__dirname, '..', '..', 'models', 'digits') };

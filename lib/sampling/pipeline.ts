@@ -2,7 +2,7 @@ import { randomInt } from 'node:crypto';
 import { resolveDevice } from '../devices';
 import { assertOptions, ScoreSdeError, show } from '../errors';
 import { toPng, type PngOptions } from '../image/png';
-import { loadOptions, type OnnxModelOptions } from '../models/onnx';
+import { loadOptions, type OnnxModelOptions } from '../models/options';
 import { loadPretrained } from '../models/pretrained';
 import { assertInputs, type ModelInputs, type ScoreModel } from '../models/model';
 import { Dtype, StepSizeCode, type StepSize } from '../native';

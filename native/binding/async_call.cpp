@@ -59,23 +59,22 @@ class AsyncCalls {
   /// for one that never began.
   void finished(AsyncCall* call) {
     std::vector<AsyncCall*> over{call}, ready, told;
-    for (; !over.empty(); ready.clear()) {
+    for (size_t next = 0; next < over.size(); ready.clear()) {
       {
         std::lock_guard lock(mutex_);
-        while (!over.empty()) {
-          AsyncCall* const ended = over.back();
-          over.pop_back();
+        for (; next < over.size(); ++next) {
+          AsyncCall* const ended = over[next];
           ended->over_ = true;
-          AsyncCall* next = nullptr;
+          AsyncCall* kernel = nullptr;
           for (AsyncCall* const follower : ended->followers_) {
             if (--follower->awaited_ > 0) continue;
             (follower->cancelled_ ? over : ready).push_back(follower);
-            if (!follower->cancelled_ && follower->goesOnHere() && follower->before_ == nullptr) next = follower;
+            if (!follower->cancelled_ && follower->goesOnAfter(*ended)) kernel = follower;
           }
-          if (next != nullptr && ended->pool_ != nullptr) {
-            next->before_ = ended;
-          } else {
+          if (kernel == nullptr) {
             told.push_back(ended);
+          } else {
+            kernel->before_ = ended;
           }
         }
       }
@@ -86,6 +85,7 @@ class AsyncCalls {
         }
       }
     }
+    if (told.empty()) return;
     // Last of all, and with no lock: the environment's thread may take this processor at once to hear of it.
     size_t settled = 0;
     for (AsyncCall* const ended : told) {
@@ -166,19 +166,15 @@ Napi::Promise AsyncCall::start(Napi::Env env, std::unique_ptr<AsyncCall> call, N
   return promise;
 }
 
-/// After a network's call a kernel goes on at once, on its thread: it is short beside what waits there.
-bool AsyncCall::goesOnHere() const {
-  const cpu::ThreadPool* const here = cpu::ThreadPool::current();
-  return pool_ == nullptr && here != nullptr && here != &cpu::ThreadPool::instance();
+bool AsyncCall::goesOnAfter(const AsyncCall& call) {
+  if (pool_ == nullptr && call.pool_ != nullptr) goesOn_ = cpu::ThreadPool::current();
+  return goesOn_ != nullptr;
 }
 
 Status AsyncCall::begin() {
-  const bool goesOn = goesOnHere();
-  cpu::ThreadPool* const pool = goesOn             ? cpu::ThreadPool::current()
-                                : pool_ != nullptr ? pool_
-                                                   : &cpu::ThreadPool::instance();
+  cpu::ThreadPool* const pool = goesOn_ != nullptr ? goesOn_ : pool_ != nullptr ? pool_ : &cpu::ThreadPool::instance();
   queue_ = pool;
-  const bool queued = goesOn ? pool->submitFirst(*this) : pool->submit(*this);
+  const bool queued = goesOn_ != nullptr ? pool->submitFirst(*this) : pool->submit(*this);
   return queued ? Status{} : Status::error("ERR_MEMORY", "no thread can be had");
 }
 

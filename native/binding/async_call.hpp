@@ -24,7 +24,7 @@ int64_t nextCallNumber();
 class AsyncCall : public cpu::Task {
  public:
   /// Queues a call, once those that it comes after are over. `held` are the typed arrays that it uses. Without a `pool`
-  /// it runs on the kernels', or on the thread that ended what it came after.
+  /// it runs on the kernels', or on the thread that ended a network's call before it.
   static Napi::Promise start(Napi::Env env, std::unique_ptr<AsyncCall> call, Napi::Array held,
                              cpu::ThreadPool* pool = nullptr, const Order& order = {});
 
@@ -33,7 +33,7 @@ class AsyncCall : public cpu::Task {
   void cancel(const Status& status);
 
  protected:
-  /// Sees to it that the call runs, once: on the environment's thread, or as the last act of the call before it.
+  /// Sees to it that the call runs, once: on the environment's thread, or at the end of the call before it.
   virtual Status begin();
   /// On a worker.
   virtual Status execute() = 0;
@@ -47,7 +47,9 @@ class AsyncCall : public cpu::Task {
  private:
   friend class AsyncCalls;
   void run() final { end(execute()); }
-  bool goesOnHere() const;
+  /// Decides, where that call has ended on this thread. A kernel after a network's call goes on at once, on its thread:
+  /// it is short beside what waits there.
+  bool goesOnAfter(const AsyncCall& call);
   void settle(Napi::Env env);
 
   std::shared_ptr<AsyncCalls> home_;
@@ -59,6 +61,7 @@ class AsyncCall : public cpu::Task {
   AsyncCall* before_ = nullptr;  // which the environment hears of together with this one, and first
 
   cpu::ThreadPool* pool_ = nullptr;
+  cpu::ThreadPool* goesOn_ = nullptr;             // the pool whose worker goes on with it
   std::atomic<cpu::ThreadPool*> queue_{nullptr};  // the pool that it waits for a worker of
   Status status_;
   Napi::Reference<Napi::Array> held_;

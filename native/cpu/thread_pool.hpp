@@ -53,8 +53,8 @@ class ThreadPool {
   }
 
   /// Runs a task on a worker, after those submitted before it have begun; no more of them at once than threads. False
-  /// where no thread can be had. The task must live until it has run. A worker's own task submits last of all that it
-  /// does: where no other waits, the worker goes on with what it has submitted.
+  /// where no thread can be had. The task must live until it has run. A worker's own task submits when its work
+  /// is done: where no other waits, the worker goes on with what it has submitted.
   bool submit(Task& task);
   /// The same before all others that wait.
   bool submitFirst(Task& task);
