@@ -1,6 +1,7 @@
 import { cpus } from 'node:os';
-import { ScoreSdeError, show } from './errors';
-import { native } from './native';
+import { ScoreSdeError } from './errors';
+import { show } from './options';
+import { native } from './native/addon';
 
 export interface DeviceInfo {
   /** 'cpu', 'cuda:0', ... */

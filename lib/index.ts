@@ -2,17 +2,19 @@ export { devices, getNumThreads, setNumThreads, type DeviceInfo } from './device
 export { AbortError, ScoreSdeError, type ErrorCode } from './errors';
 export { toPng, type PngOptions } from './image/png';
 export type { ModelContext, ModelInput, ModelInputs, ScoreModel } from './models/model';
-export { OnnxModel, type RunContext } from './models/onnx';
-export type { OnnxModelOptions } from './models/options';
-export type { NetworkOptions } from './models/contract';
-export type { Port } from './models/port';
-export type { Exactness } from './models/width';
+export { OnnxModel, type RunContext } from './models/onnx/model';
+export type { OnnxModelOptions } from './models/onnx/options';
+export type { NetworkOptions } from './models/network/contract';
+export type { Port } from './models/network/port';
+export type { Exactness } from './models/onnx/probe';
 export { fromInferenceSession, type SessionLike, type SessionModel, type SessionModelOptions } from './models/session';
-export type { StepSize } from './native';
-export type { EngineName, PhiloxState } from './random/engine';
+export type { StepSize } from './native/abi';
+export type { GeneratorKind, PhiloxState } from './random/kind';
+/** The name that {@link GeneratorKind} had before. */
+export type { GeneratorKind as EngineName } from './random/kind';
 export { Generator, manualSeed, type GeneratorOptions, type RandnOptions } from './random/generator';
 export type { SchedulerConfig } from './scheduler/config';
-export type { PerSample } from './tensor/numbers';
+export type { PerSample } from './tensor/arguments';
 export type { SigmaOptions } from './scheduler/schedule';
 export type { SamplingStep } from './sampling/loop';
 export {

@@ -14,7 +14,7 @@ import {
   type NetworkOptions,
   type SessionModel,
 } from '../lib';
-import { native } from '../lib/native';
+import { native } from '../lib/native/addon';
 import { toHalf } from './support/edge';
 import { aFolder, pipelineFolder, removeFolders, temporaryFolder, unreadable, type Content } from './support/folders';
 import { bitEqual } from './support/golden';

@@ -16,9 +16,9 @@ import {
   type ScoreModel,
   type StateType,
 } from '../lib';
-import { folderOf } from '../lib/models/pretrained';
-import { findLibrary } from '../lib/models/library';
-import { nativePath } from '../lib/native';
+import { folderOf } from '../lib/sampling/pretrained';
+import { findLibrary } from '../lib/models/onnx/library';
+import { nativePath } from '../lib/native/addon';
 import { outputs, run } from './support/child';
 import { toHalf } from './support/edge';
 import { removeFolders, temporaryFolder } from './support/folders';

@@ -1,5 +1,5 @@
 import { Generator, type PhiloxState } from '../lib';
-import { native } from '../lib/native';
+import { native } from '../lib/native/addon';
 import { bitEqual, golden } from './support/golden';
 
 interface RngCase {

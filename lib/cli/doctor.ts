@@ -2,8 +2,8 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { reasonOf } from '../errors';
-import type { OnnxRuntime } from '../models/runtime';
-import type { Exactness } from '../models/width';
+import type { OnnxRuntime } from '../models/onnx/runtime';
+import type { Exactness } from '../models/onnx/probe';
 
 type Line = [topic: string, text: string];
 
@@ -23,8 +23,8 @@ export async function doctor(): Promise<void> {
 
 /** Whether this package's own way to a network works. */
 async function network(): Promise<Line[]> {
-  const { OnnxModel } = await import('../models/onnx.js');
-  const { folderOf, networkOf } = await import('../models/pretrained.js');
+  const { OnnxModel } = await import('../models/onnx/model.js');
+  const { folderOf, networkOf } = await import('../sampling/pretrained.js');
   try {
     const model = await OnnxModel.load(networkOf(folderOf('digits')));
     const { library, device, fallback, exact } = model;
@@ -45,7 +45,7 @@ function waysOf({ width, atOnce }: Exactness): string {
 }
 
 async function addon(): Promise<Line[]> {
-  const { nativePath } = await import('../native/index.js');
+  const { nativePath } = await import('../native/addon.js');
   const { devices, getNumThreads } = await import('../devices.js');
   return [
     ['addon', nativePath()],
@@ -58,7 +58,7 @@ async function addon(): Promise<Line[]> {
 }
 
 async function runtime(): Promise<Line[]> {
-  const { onnxRuntime } = await import('../models/runtime.js');
+  const { onnxRuntime } = await import('../models/onnx/runtime.js');
   let ort: OnnxRuntime;
   try {
     ort = onnxRuntime();

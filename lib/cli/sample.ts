@@ -3,7 +3,7 @@ import { basename, resolve } from 'node:path';
 import { SingleBar } from 'cli-progress';
 import { AbortError } from '../errors';
 import { assertWritable, writeWhole } from '../files';
-import type { EngineName } from '../random/engine';
+import type { GeneratorKind } from '../random/kind';
 import { Generator } from '../random/generator';
 import { ScoreSdeVePipeline, type RunOptions } from '../sampling/pipeline';
 
@@ -13,7 +13,7 @@ export interface SampleOptions {
   batch?: number;
   steps?: number;
   seed?: bigint;
-  engine: EngineName;
+  engine: GeneratorKind;
   label?: number[];
   device: string;
   columns?: number;

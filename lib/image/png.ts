@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { assertOptions, reasonOf, ScoreSdeError, show } from '../errors';
+import { reasonOf, ScoreSdeError } from '../errors';
+import { assertOptions, show } from '../options';
 import { KernelCall } from '../native/call';
 import { bufferOf, DeviceMemory } from '../native/memory';
 import { operand } from '../tensor/operand';

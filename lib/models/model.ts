@@ -1,5 +1,6 @@
-import { AbortError, ScoreSdeError, show } from '../errors';
-import type { PerSample } from '../tensor/numbers';
+import { AbortError, ScoreSdeError } from '../errors';
+import { show } from '../options';
+import type { PerSample } from '../tensor/arguments';
 import type { Tensor, TensorLike } from '../tensor/tensor';
 
 /** What a run offers the model at each call. */

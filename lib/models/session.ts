@@ -1,12 +1,13 @@
-import { assertOptions, reasonOf, ScoreSdeError, show } from '../errors';
+import { reasonOf, ScoreSdeError } from '../errors';
+import { assertOptions, show } from '../options';
 import { bufferOf, placeOf } from '../native/memory';
 import { inOrder } from '../native/order';
-import { numbersOf, widened, type PerSample } from '../tensor/numbers';
+import { numbersOf, widened, type PerSample } from '../tensor/arguments';
 import { operand, stateTypeOf } from '../tensor/operand';
 import { Tensor, typedData, type TensorData, type TensorLike } from '../tensor/tensor';
-import { Contract, networkOptions, type NetworkOptions } from './contract';
+import { Contract, networkOptions, type NetworkOptions } from './network/contract';
 import { assertContext, assertInputs, type ModelContext, type ModelInputs, type ScoreModel } from './model';
-import { toFloat16, type Port } from './port';
+import { toFloat16, type Port } from './network/port';
 
 /** What is used of an onnxruntime-node InferenceSession (1.22 or later, for its metadata). */
 export interface SessionLike {

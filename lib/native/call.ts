@@ -1,4 +1,5 @@
-import { native, type Native, type Order } from './index';
+import { type Native, type Order } from './abi';
+import { native } from './addon';
 import { DeviceMemory } from './memory';
 import { assertIdle, assertRoom, counted, inOrder, isBusy, type Access } from './order';
 

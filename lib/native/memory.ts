@@ -1,5 +1,6 @@
 import { ScoreSdeError } from '../errors';
-import { native, type DeviceHandle, type StateMemory } from './index';
+import { type DeviceHandle, type StateMemory } from './abi';
+import { native } from './addon';
 
 /** All memory of a device, of which every block is a part. */
 const spaces = new Map<number, object>();

@@ -1,5 +1,6 @@
 import { ScoreSdeError } from '../errors';
-import { native, type Order } from './index';
+import { type Order } from './abi';
+import { native } from './addon';
 
 /** The memory that an operation reads and writes, by the buffers it lies in (see bufferOf in ./memory). */
 export interface Access {

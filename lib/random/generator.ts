@@ -1,13 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import { resolveDevice } from '../devices';
-import { assertOptions, ScoreSdeError, show } from '../errors';
-import { Dtype, native, NoiseKind, type Noise, type StateMemory } from '../native';
+import { ScoreSdeError } from '../errors';
+import { assertOptions, show } from '../options';
+import { Dtype, NoiseKind, type Noise, type StateMemory } from '../native/abi';
+import { native } from '../native/addon';
 import { KernelCall, type Call } from '../native/call';
 import { bufferOf, DeviceMemory } from '../native/memory';
 import { assertIdle, inOrder, isBusy } from '../native/order';
 import { stateDtype, target, type Operand, type StateType } from '../tensor/operand';
 import { sizeOfDims, type Tensor, type TensorLike } from '../tensor/tensor';
-import { seedOf, type EngineName, type PhiloxState } from './engine';
+import { seedOf, type GeneratorKind, type PhiloxState } from './kind';
 import { PhiloxEngine } from './philox';
 import { TorchEngine } from './torch';
 
@@ -16,7 +18,7 @@ export interface GeneratorOptions {
    * 'philox' (default): counter-based, the same bits on every machine, thread count and device.
    * 'torch': the stream of torch.Generator().manual_seed(seed) on the CPU, bit for bit in float32.
    */
-  engine?: EngineName;
+  engine?: GeneratorKind;
 }
 
 export interface RandnOptions {
@@ -59,7 +61,7 @@ export class Generator {
     this.#engine = new engines[engine](seedOf(seed));
   }
 
-  get engine(): EngineName {
+  get engine(): GeneratorKind {
     return this.#engine.name;
   }
 

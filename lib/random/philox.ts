@@ -1,5 +1,6 @@
-import { ScoreSdeError, show } from '../errors';
-import type { PhiloxState } from './engine';
+import { ScoreSdeError } from '../errors';
+import { show } from '../options';
+import type { PhiloxState } from './kind';
 
 /** Philox4x32-10 (Salmon et al. 2011): key = seed, counter = offset + element / 4, word = element % 4. */
 export class PhiloxEngine {

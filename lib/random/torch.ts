@@ -1,5 +1,6 @@
-import { ScoreSdeError, show } from '../errors';
-import { native } from '../native';
+import { ScoreSdeError } from '../errors';
+import { show } from '../options';
+import { native } from '../native/addon';
 
 const stateBytes = 5056;
 

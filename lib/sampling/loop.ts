@@ -1,6 +1,6 @@
 import { AbortError, ScoreSdeError } from '../errors';
 import type { ModelContext, ModelInputs, ScoreModel } from '../models/model';
-import type { StepSize } from '../native';
+import type { StepSize } from '../native/abi';
 import { planRandn, type Generator } from '../random/generator';
 import type { SchedulerConfig } from '../scheduler/config';
 import type { Schedule } from '../scheduler/schedule';

@@ -1,6 +1,7 @@
 import { ScoreSdeError } from '../errors';
 import { assertContext, handOver, type ModelContext, type ModelInputs, type ScoreModel } from '../models/model';
-import { native, type Mark } from '../native';
+import { type Mark } from '../native/abi';
+import { native } from '../native/addon';
 import { KernelCall, type Call } from '../native/call';
 import { deviceIndex } from '../native/memory';
 import { isCrowded } from '../native/order';

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { isLosslessNumber, LosslessNumber, parse } from 'lossless-json';
-import { isPlainObject, ScoreSdeError, show } from '../errors';
+import { ScoreSdeError } from '../errors';
+import { isPlainObject, show } from '../options';
 import { readTextIfFile, writeWhole } from '../files';
 
 /** The parameters of a ScoreSdeVeScheduler: diffusers' names in camelCase. */

@@ -1,5 +1,6 @@
-import { assertOptions, ScoreSdeError, show } from '../errors';
-import { native } from '../native';
+import { ScoreSdeError } from '../errors';
+import { assertOptions, show } from '../options';
+import { native } from '../native/addon';
 import type { SchedulerConfig } from './config';
 
 /** The tables of a schedule. Immutable: a run keeps the one it started with. */

@@ -1,8 +1,9 @@
 import { resolveDevice } from '../devices';
-import { assertOptions, ScoreSdeError, show } from '../errors';
+import { ScoreSdeError } from '../errors';
+import { assertOptions, show } from '../options';
 import type { Tensor, TensorLike } from '../tensor/tensor';
 import { parseConfig, readConfig, resolveConfig, writeConfig, type SchedulerConfig, type StoredConfig } from './config';
-import { indicesOf, type PerSample } from '../tensor/numbers';
+import { indicesOf, type PerSample } from '../tensor/arguments';
 import {
   adjacentSigma,
   missingTimesteps,

@@ -1,5 +1,6 @@
-import { assertOptions, ScoreSdeError, show } from '../errors';
-import { Dtype, NoiseKind, StepSizeCode, type Mark, type Noise, type StepSize } from '../native';
+import { ScoreSdeError } from '../errors';
+import { assertOptions, show } from '../options';
+import { Dtype, NoiseKind, StepSizeCode, type Mark, type Noise, type StepSize } from '../native/abi';
 import { KernelCall, type Call, type Kernel } from '../native/call';
 import { bufferOf, DeviceMemory, placeOf } from '../native/memory';
 import type { Access } from '../native/order';
@@ -16,7 +17,7 @@ import {
   type Target,
 } from '../tensor/operand';
 import type { Tensor, TensorLike } from '../tensor/tensor';
-import { assertPerRow, indicesOf, numbersOf, perRow, type PerSample } from '../tensor/numbers';
+import { assertPerRow, indicesOf, numbersOf, perRow, type PerSample } from '../tensor/arguments';
 import { adjacentSigma, indexOf, type Schedule } from './schedule';
 
 /** Where the normals of a step come from: the draw itself, or generators; the default generator without either. */

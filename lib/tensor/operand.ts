@@ -1,5 +1,6 @@
-import { reasonOf, ScoreSdeError, show } from '../errors';
-import { Dtype, type StateMemory } from '../native';
+import { reasonOf, ScoreSdeError } from '../errors';
+import { show } from '../options';
+import { Dtype, type StateMemory } from '../native/abi';
 import { DeviceMemory, placeOf, type Memory } from '../native/memory';
 import { assertFixed, sizeOfDims, Tensor, typedData, type TensorLike } from './tensor';
 

@@ -1,7 +1,8 @@
 import { types } from 'node:util';
 import { resolveDevice } from '../devices';
-import { assertOptions, ScoreSdeError, show } from '../errors';
-import { native } from '../native';
+import { ScoreSdeError } from '../errors';
+import { assertOptions, show } from '../options';
+import { native } from '../native/addon';
 import { deviceIndex, DeviceMemory } from '../native/memory';
 import { assertIdle } from '../native/order';
 import { sizeOfDims, Tensor, type TensorType } from './tensor';

@@ -1,6 +1,7 @@
 import { resolveDevice } from '../devices';
-import { assertOptions, ScoreSdeError, show } from '../errors';
-import { native } from '../native';
+import { ScoreSdeError } from '../errors';
+import { assertOptions, show } from '../options';
+import { native } from '../native/addon';
 import { DeviceMemory } from '../native/memory';
 import { assertIdle, inOrder, isBusy } from '../native/order';
 import type { CudaArrayInterface, IpcHandle, PointerOptions, StreamOptions } from './sharing';

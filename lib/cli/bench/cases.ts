@@ -1,4 +1,4 @@
-import type { StepSize } from '../../native';
+import type { StepSize } from '../../native/abi';
 import { Generator } from '../../random/generator';
 import { ScoreSdeVeScheduler } from '../../scheduler/scheduler';
 

@@ -1,9 +1,9 @@
 import { performance } from 'node:perf_hooks';
 import { getNumThreads } from '../../devices';
-import { OnnxModel } from '../../models/onnx';
-import { folderOf, networkOf } from '../../models/pretrained';
+import { OnnxModel } from '../../models/onnx/model';
+import { folderOf, networkOf } from '../../sampling/pretrained';
 import type { ScoreModel } from '../../models/model';
-import { onnxRuntime } from '../../models/runtime';
+import { onnxRuntime } from '../../models/onnx/runtime';
 import { fromInferenceSession, type SessionModel } from '../../models/session';
 import { Generator } from '../../random/generator';
 import { ScoreSdeVePipeline } from '../../sampling/pipeline';

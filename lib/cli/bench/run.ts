@@ -1,6 +1,7 @@
 import { cpus } from 'node:os';
 import { getNumThreads, setNumThreads } from '../../devices';
-import { native, NoiseKind } from '../../native';
+import { NoiseKind } from '../../native/abi';
+import { native } from '../../native/addon';
 import { Generator } from '../../random/generator';
 import { ScoreSdeVePipeline } from '../../sampling/pipeline';
 import { ScoreSdeVeScheduler } from '../../scheduler/scheduler';

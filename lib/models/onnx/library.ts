@@ -1,6 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { ScoreSdeError, show } from '../errors';
+import { ScoreSdeError } from '../../errors';
+import { show } from '../../options';
 
 /** Where ONNX Runtime's shared library is to be had. */
 export interface LibraryPlace {

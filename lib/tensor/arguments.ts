@@ -1,5 +1,7 @@
-import { reasonOf, ScoreSdeError, show } from '../errors';
-import { Dtype, native, type PerRow } from '../native';
+import { reasonOf, ScoreSdeError } from '../errors';
+import { show } from '../options';
+import { Dtype, type PerRow } from '../native/abi';
+import { native } from '../native/addon';
 import { Tensor, typedData, type TensorData, type TensorType } from './tensor';
 
 /** Numbers of an argument that may be one for all samples or one a sample: a number, an array, a typed array or a tensor. */

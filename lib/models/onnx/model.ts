@@ -1,14 +1,15 @@
-import { AbortError, reasonOf, ScoreSdeError } from '../errors';
-import { isFile } from '../files';
-import { Dtype, native, type LoadedNetwork, type NetworkInput, type NetworkPort, type Order } from '../native';
-import { KernelCall } from '../native/call';
-import { bufferOf, deviceIndex, placeOf } from '../native/memory';
-import { inOrder } from '../native/order';
-import { assertApart, assertOnePlace, operand, target, type Operand, type StateType } from '../tensor/operand';
-import { numbersOf, type PerSample } from '../tensor/numbers';
-import { Tensor, unfixed, type TensorLike } from '../tensor/tensor';
-import { Contract } from './contract';
-import { onAbort } from '../signals';
+import { AbortError, reasonOf, ScoreSdeError } from '../../errors';
+import { isFile } from '../../files';
+import { Dtype, type LoadedNetwork, type NetworkInput, type NetworkPort, type Order } from '../../native/abi';
+import { native } from '../../native/addon';
+import { KernelCall } from '../../native/call';
+import { bufferOf, deviceIndex, placeOf } from '../../native/memory';
+import { inOrder } from '../../native/order';
+import { assertApart, assertOnePlace, operand, target, type Operand, type StateType } from '../../tensor/operand';
+import { numbersOf, type PerSample } from '../../tensor/arguments';
+import { Tensor, unfixed, type TensorLike } from '../../tensor/tensor';
+import { Contract } from '../network/contract';
+import { onAbort } from '../../signals';
 import { findLibrary } from './library';
 import {
   assertContext,
@@ -18,10 +19,10 @@ import {
   type ModelContext,
   type ModelInputs,
   type ScoreModel,
-} from './model';
+} from '../model';
 import { settingsOf, type OnnxModelOptions } from './options';
-import { isPerSample, type BatchRules, type Feed, type Port } from './port';
-import { isDivided, probeWidth, type Exactness } from './width';
+import { isPerSample, type BatchRules, type Feed, type Port } from '../network/port';
+import { isDivided, probeWidth, type Exactness } from './probe';
 
 /** ONNX's element types by their numbers, in onnxruntime's words. */
 const types: Record<number, string> = {

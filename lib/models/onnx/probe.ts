@@ -1,6 +1,6 @@
-import { reasonOf } from '../errors';
-import { Generator } from '../random/generator';
-import { sizeOfDims, Tensor } from '../tensor/tensor';
+import { reasonOf } from '../../errors';
+import { Generator } from '../../random/generator';
+import { sizeOfDims, Tensor } from '../../tensor/tensor';
 
 /** How the samples of a batch go through a network. */
 export interface Exactness {

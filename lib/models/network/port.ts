@@ -1,8 +1,10 @@
-import { ScoreSdeError, show } from '../errors';
-import { Dtype, native } from '../native';
-import { assertPerRow, elementsOf, listOf } from '../tensor/numbers';
-import { sizeOfDims } from '../tensor/tensor';
-import type { ModelInput } from './model';
+import { ScoreSdeError } from '../../errors';
+import { show } from '../../options';
+import { Dtype } from '../../native/abi';
+import { native } from '../../native/addon';
+import { assertPerRow, elementsOf, listOf } from '../../tensor/arguments';
+import { sizeOfDims } from '../../tensor/tensor';
+import type { ModelInput } from '../model';
 
 /** An input or output of a network, as its metadata describes it. */
 export interface Port {

@@ -1,6 +1,7 @@
-import { ScoreSdeError, show } from '../errors';
+import { ScoreSdeError } from '../errors';
+import { show } from '../options';
 
-export type EngineName = 'philox' | 'torch';
+export type GeneratorKind = 'philox' | 'torch';
 
 /** A position in a Philox stream; any point of it can be resumed. */
 export interface PhiloxState {

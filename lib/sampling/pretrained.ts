@@ -1,11 +1,12 @@
 import { join } from 'node:path';
-import { ScoreSdeError, show } from '../errors';
+import { ScoreSdeError } from '../errors';
+import { show } from '../options';
 import { readTextIfFile } from '../files';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import { assertContained } from './containment';
-import type { ModelInputs } from './model';
-import { OnnxModel } from './onnx';
-import type { OnnxModelOptions } from './options';
+import type { ModelInputs } from '../models/model';
+import { OnnxModel } from '../models/onnx/model';
+import type { OnnxModelOptions } from '../models/onnx/options';
 
 /** Models that ship with this package, by name. */
 const builtIn: Record<string, string> = { digits: join(__dirname, '..', '..', 'models', 'digits') };

@@ -1,8 +1,9 @@
-import { getNumThreads, resolveDevice } from '../devices';
-import { assertOptions, reasonOf, ScoreSdeError, show } from '../errors';
-import { deviceIndex } from '../native/memory';
-import { sizeOfDims } from '../tensor/tensor';
-import { networkOptions, type NetworkOptions } from './contract';
+import { getNumThreads, resolveDevice } from '../../devices';
+import { reasonOf, ScoreSdeError } from '../../errors';
+import { assertOptions, show } from '../../options';
+import { deviceIndex } from '../../native/memory';
+import { sizeOfDims } from '../../tensor/tensor';
+import { networkOptions, type NetworkOptions } from '../network/contract';
 
 const graphOptimizations = { disabled: 0, basic: 1, extended: 2, all: 99 } as const;
 

@@ -1,5 +1,6 @@
-import { ScoreSdeError, show } from '../errors';
-import type { ModelInput, ModelInputs } from './model';
+import { ScoreSdeError } from '../../errors';
+import { show } from '../../options';
+import type { ModelInput, ModelInputs } from '../model';
 import {
   assertFits,
   feed,

@@ -1,6 +1,6 @@
-import { reasonOf, ScoreSdeError } from '../errors';
-import { isFile } from '../files';
-import type { SessionLike } from './session';
+import { reasonOf, ScoreSdeError } from '../../errors';
+import { isFile } from '../../files';
+import type { SessionLike } from '../session';
 
 /** What is used of onnxruntime-node. */
 export interface OnnxRuntime {

@@ -1,0 +1,37 @@
+import { ScoreSdeError } from './errors';
+
+/** An object of named values, of whatever realm: no array, no date, no instance of a class. */
+export function isPlainObject(value: unknown): value is object {
+  if (Object.prototype.toString.call(value) !== '[object Object]') return false;
+  const proto = Object.getPrototypeOf(value) as object | null;
+  return proto === null || Object.getPrototypeOf(proto) === null;
+}
+
+/**
+ * ERR_CONFIG unless the options of a call are an object of named values (a generator by itself, or a string, would be
+ * passed over in silence), all of them `known` where that is given.
+ */
+export function assertOptions(options: unknown, known?: readonly string[]): void {
+  if (!isPlainObject(options))
+    throw new ScoreSdeError('ERR_CONFIG', `options must be an object of named values, got ${show(options)}`);
+  if (known === undefined) return;
+  for (const key in options)
+    if (!known.includes(key) && Object.hasOwn(options, key) && options[key as keyof object] !== undefined)
+      throw new ScoreSdeError('ERR_CONFIG', `unknown option ${show(key)}; expected ${known.join(', ')}`);
+}
+
+/** A value as it should read in an error message: short, typed, never a dump. */
+export function show(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value);
+  if (typeof value === 'bigint') return `${value}n`;
+  if (typeof value === 'function') return 'a function';
+  if (typeof value === 'symbol') return 'a symbol';
+  if (value === null || typeof value !== 'object') return String(value);
+  if (Array.isArray(value))
+    return value.length <= 8 && value.every((v) => typeof v === 'number')
+      ? `[${value.join(', ')}]`
+      : `an array of ${value.length}`;
+  const name = (Object.getPrototypeOf(value) as object | null)?.constructor?.name;
+  if (ArrayBuffer.isView(value) && 'length' in value) return `a ${name} of ${String(value.length)}`;
+  return name && name !== 'Object' ? `a ${name}` : 'an object';
+}
