@@ -8,26 +8,26 @@ export interface DeviceInfo {
   device: string;
   name: string;
   available: boolean;
-  /** Why it cannot be used. */
+  /** Why it cannot be used, where `available` is false. */
   reason?: string;
   /** CPU: the instruction set in use. CUDA: the compute capability. */
   architecture?: string;
-  /** Bytes, CUDA only. */
+  /** Bytes of memory. CUDA only. */
   memory?: number;
 }
 
-/** What the kernels are compiled for, as the build's oldest architecture. */
+/** The oldest compute capability that the CUDA kernels are compiled for. */
 const oldest = 7.5;
 
 interface Cuda {
   devices: DeviceInfo[];
-  /** Why there are none. */
+  /** Why there are none; empty where there are some. */
   unavailable: string;
 }
 
 let found: Cuda | undefined;
 
-/** The CUDA devices. What there is does not change while a process lives, but for one of which nothing could be learned. */
+/** The CUDA devices. The list is kept once every device has answered; a device that gave an error is asked again. */
 function cuda(): Cuda {
   if (found) return found;
   const { devices, unavailable } = native.cudaDevices();
@@ -46,7 +46,7 @@ function cuda(): Cuda {
   return list;
 }
 
-/** Lists what can be computed on, and why the rest cannot. */
+/** All devices, 'cpu' first, and why each unavailable one is so. Without CUDA devices one entry 'cuda' tells why. */
 export function devices(): DeviceInfo[] {
   const cpu: DeviceInfo = {
     device: 'cpu',
@@ -60,8 +60,8 @@ export function devices(): DeviceInfo[] {
 }
 
 /**
- * A device that can be used, from what the user asked for: 'cpu' or 'cuda:N'. 'cuda' is cuda:0, 'auto' the best there is.
- * @throws ScoreSdeError ERR_CONFIG, ERR_CUDA_UNAVAILABLE with the reason
+ * The device, 'cpu' or 'cuda:N', that a device option names: 'cuda' is cuda:0, 'auto' the first usable GPU, else the CPU.
+ * @throws ScoreSdeError ERR_CONFIG (no device's name), ERR_CUDA_UNAVAILABLE (the message tells why)
  */
 export function resolveDevice(device: unknown = 'cpu'): string {
   if (device === 'cpu') return device;
@@ -76,14 +76,16 @@ export function resolveDevice(device: unknown = 'cpu'): string {
   throw new ScoreSdeError('ERR_CUDA_UNAVAILABLE', `device '${device as string}' cannot be used: ${reason}`);
 }
 
-/** How many threads the CPU kernels may use at once. */
+/** The number of threads that the CPU kernels may use. */
 export function getNumThreads(): number {
   return native.getNumThreads();
 }
 
 /**
- * Sets how many threads the CPU kernels may use: an integer from 1 to 1024, for the whole process. The default is what
- * affinity and cgroup grant; the environment variable SCORE_SDE_NUM_THREADS overrides it. No result depends on it.
+ * Sets the number of threads that the CPU kernels may use, for the whole process. The default is SCORE_SDE_NUM_THREADS from the
+ * environment, else the CPUs that affinity and cgroup allow. No result depends on the number.
+ * @param count An integer from 1 to 1024
+ * @throws ScoreSdeError ERR_RANGE
  */
 export function setNumThreads(count: number): void {
   if (!Number.isInteger(count) || count < 1 || count > 1024)

@@ -17,7 +17,7 @@ export type ErrorCode =
   | 'ERR_IO'
   | 'ERR_NATIVE';
 
-/** Every error this package raises: a stable `code`, and one sentence that says what was expected, of which argument, and what came. */
+/** The class of this package's errors. `code` is stable; `message` is one sentence: which argument, what was expected, what was given. */
 export class ScoreSdeError extends Error {
   readonly code: ErrorCode;
 
@@ -28,7 +28,7 @@ export class ScoreSdeError extends Error {
   }
 }
 
-/** What an aborted run rejects with: named as the platform's own, so that `error.name === 'AbortError'` holds; `cause` is the signal's reason. */
+/** The error of an aborted call. Its name is 'AbortError', as of the platform's own errors; `cause` is the signal's reason. */
 export class AbortError extends ScoreSdeError {
   constructor(signal: AbortSignal) {
     super('ERR_ABORTED', 'the operation was aborted', { cause: signal.reason });
@@ -36,7 +36,7 @@ export class AbortError extends ScoreSdeError {
   }
 }
 
-/** What was thrown, on one line: not everything that is thrown is an Error, and some errors have several. */
+/** The message of a thrown value, on one line. The value need not be an Error. */
 export function reasonOf(thrown: unknown): string {
   const text = typeof thrown === 'object' && thrown !== null && 'message' in thrown ? thrown.message : thrown;
   return String(text)

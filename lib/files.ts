@@ -4,7 +4,7 @@ import { access, constants, mkdir, open, readFile, realpath, rename, rm, stat } 
 import { basename, dirname, join } from 'node:path';
 import { reasonOf, ScoreSdeError } from './errors';
 
-/** The text of a UTF-8 file of at most `limit` bytes, or undefined where there is none. ERR_CONFIG (too long, no UTF-8), ERR_IO. */
+/** The text of a UTF-8 file, or undefined where there is no such file. ERR_CONFIG (more than `limit` bytes, no UTF-8), ERR_IO. */
 export async function readTextIfFile(file: string, limit: number): Promise<string | undefined> {
   const bytes = await readIfFile(file, limit);
   if (bytes === undefined) return undefined;
@@ -24,7 +24,7 @@ async function readIfFile(file: string, limit: number): Promise<Buffer | undefin
   });
 }
 
-/** Whether a path leads to a file. ERR_IO where that cannot be told. */
+/** Whether a path is that of a file. ERR_IO where the system does not answer. */
 export async function isFile(file: string): Promise<boolean> {
   return (await statIfThere(file))?.isFile() ?? false;
 }
@@ -43,10 +43,10 @@ function unreadable(file: string, cause: unknown): ScoreSdeError {
   return new ScoreSdeError('ERR_IO', `cannot read ${file}: ${reasonOf(cause)}`, { cause });
 }
 
-/** Writes a file, and its folder if need be. It appears whole or not at all; a link to it stays one. ERR_IO. */
+/** Writes a file atomically, and makes its folder. The target of a symbolic link is replaced, not the link. ERR_IO. */
 export async function writeWhole(path: string, data: string | Uint8Array): Promise<void> {
   const file = await realpath(path).catch(() => path);
-  // In the same folder: a rename replaces a file in one stroke only within a file system.
+  // In the same folder: a rename is atomic only within one file system.
   const temporary = join(dirname(file), `.${basename(file)}.${randomBytes(6).toString('hex')}.tmp`);
   try {
     await mkdir(dirname(file), { recursive: true });
@@ -65,13 +65,13 @@ export async function writeWhole(path: string, data: string | Uint8Array): Promi
   }
 }
 
-/** ERR_IO where a file cannot be written, before the work that it is to hold. */
+/** ERR_IO unless the file can be written: asked before long work whose result goes there. */
 export async function assertWritable(file: string): Promise<void> {
   const fail = (reason: string) => new ScoreSdeError('ERR_IO', `cannot write ${file}: ${reason}`);
   if ((await stat(file).catch(() => undefined))?.isDirectory()) throw fail('it is a folder');
   for (let folder = dirname(file); ; folder = dirname(folder)) {
     const found = await stat(folder).catch(() => undefined);
-    if (found === undefined && folder !== dirname(folder)) continue; // it will be made
+    if (found === undefined && folder !== dirname(folder)) continue; // writeWhole makes it
     if (!found?.isDirectory()) throw fail(`${folder} is no folder`);
     await access(folder, constants.W_OK).catch(() => {
       throw fail(`the folder ${folder} is not writable`);

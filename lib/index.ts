@@ -16,14 +16,28 @@ export { Generator, manualSeed, type GeneratorOptions, type RandnOptions } from 
 export type { SchedulerConfig } from './scheduler/config';
 export type { PerSample } from './tensor/arguments';
 export type { SigmaOptions } from './scheduler/schedule';
-export type { SamplingStep } from './sampling/loop';
+export type { NoiseSampler } from './sampling/lane';
+export { ScoreSdeVePipeline, type PipelineOptions, type RunOptions } from './sampling/pipeline';
+export type { ResumeOptions, StepsOptions } from './sampling/plan';
+export { SamplingResult } from './sampling/result';
+export type { SamplingProgress, SamplingRun } from './sampling/run';
+export type { SamplingStep } from './sampling/sampling-step';
 export {
-  SamplingResult,
-  ScoreSdeVePipeline,
-  type PipelineOptions,
-  type RunOptions,
-  type StepsOptions,
-} from './sampling/pipeline';
+  levelsFrom,
+  levelsOfGrid,
+  levelsOfSchedule,
+  solverList,
+  solvers,
+  type Grid,
+  type GridOptions,
+  type Levels,
+  type LinearUpdate,
+  type Solver,
+  type SolverEntry,
+  type SolverOptions,
+  type Stage,
+  type Update,
+} from './solvers';
 export {
   ScoreSdeVeScheduler,
   type AddNoiseOptions,
@@ -33,16 +47,8 @@ export {
   type StepPredResult,
 } from './scheduler/scheduler';
 export type { NoiseOptions, StepOptions } from './scheduler/steps';
-export {
-  emptyCache,
-  memoryUsage,
-  signalStream,
-  streamOf,
-  waitForStream,
-  type CudaArrayInterface,
-  type IpcHandle,
-  type PointerOptions,
-  type StreamOptions,
-} from './tensor/sharing';
+export { emptyCache, memoryUsage, signalStream, streamOf, waitForStream } from './tensor/device';
+export type { CudaArrayInterface, IpcHandle, PointerOptions, StreamOptions } from './tensor/sharing';
 export type { StateType } from './tensor/operand';
-export { Tensor, type TensorData, type TensorLike, type TensorOptions, type TensorType } from './tensor/tensor';
+export type { TensorData, TensorType } from './tensor/data';
+export { Tensor, type TensorLike, type TensorOptions } from './tensor/tensor';

@@ -1,6 +1,6 @@
 import { ScoreSdeError } from './errors';
 
-/** An object of named values, of whatever realm: no array, no date, no instance of a class. */
+/** Whether a value is an object literal (no array, no class instance), also of another realm. */
 export function isPlainObject(value: unknown): value is object {
   if (Object.prototype.toString.call(value) !== '[object Object]') return false;
   const proto = Object.getPrototypeOf(value) as object | null;
@@ -8,8 +8,8 @@ export function isPlainObject(value: unknown): value is object {
 }
 
 /**
- * ERR_CONFIG unless the options of a call are an object of named values (a generator by itself, or a string, would be
- * passed over in silence), all of them `known` where that is given.
+ * ERR_CONFIG unless `options` is an object literal, with only `known` keys where they are given. A Generator or a string in
+ * its place would otherwise be ignored silently.
  */
 export function assertOptions(options: unknown, known?: readonly string[]): void {
   if (!isPlainObject(options))
@@ -20,7 +20,7 @@ export function assertOptions(options: unknown, known?: readonly string[]): void
       throw new ScoreSdeError('ERR_CONFIG', `unknown option ${show(key)}; expected ${known.join(', ')}`);
 }
 
-/** A value as it should read in an error message: short, typed, never a dump. */
+/** A value for an error message: short, with its type, never its whole content. */
 export function show(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value);
   if (typeof value === 'bigint') return `${value}n`;

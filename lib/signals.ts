@@ -1,23 +1,23 @@
-/** What to call when a signal is aborted: one listener for each signal, however many wait for it. */
-const waiting = new WeakMap<AbortSignal, Set<() => void>>();
+/** The callbacks of each signal. A signal gets one listener for all of them: Node warns of more than ten. */
+const callbacks = new WeakMap<AbortSignal, Set<() => void>>();
 
-/** Calls `stop` when the signal is aborted, until what it returns is called. */
-export function onAbort(signal: AbortSignal | undefined, stop: () => void): () => void {
+/** Calls `callback` when the signal is aborted. Returns a function that ends this. */
+export function onAbort(signal: AbortSignal | undefined, callback: () => void): () => void {
   if (signal === undefined) return () => {};
-  let stops = waiting.get(signal);
-  if (stops === undefined) {
-    waiting.set(signal, (stops = new Set()));
+  let set = callbacks.get(signal);
+  if (set === undefined) {
+    callbacks.set(signal, (set = new Set()));
     signal.addEventListener('abort', abort);
   }
-  const set = stops.add(stop);
+  const added = set.add(callback);
   return () => {
-    set.delete(stop);
-    if (set.size > 0 || waiting.get(signal) !== set) return;
-    waiting.delete(signal);
+    added.delete(callback);
+    if (added.size > 0 || callbacks.get(signal) !== added) return;
+    callbacks.delete(signal);
     signal.removeEventListener('abort', abort);
   };
 }
 
 function abort(this: AbortSignal): void {
-  for (const stop of waiting.get(this) ?? []) stop();
+  for (const callback of callbacks.get(this) ?? []) callback();
 }

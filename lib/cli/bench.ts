@@ -17,8 +17,8 @@ export interface BenchCommandOptions {
 }
 
 /**
- * score-sde bench: the kernels beside this machine's limits and, where asked, beside PyTorch; or the network beside that of
- * an onnxruntime-node session.
+ * score-sde bench: times the kernels, compared with this machine's limits and, with `torch`, with PyTorch. With `network` it times
+ * the built-in model, compared with an onnxruntime-node session.
  */
 export async function bench({
   threads,

@@ -7,7 +7,7 @@ import type { Exactness } from '../models/onnx/probe';
 
 type Line = [topic: string, text: string];
 
-/** score-sde doctor: what is loaded from where, what works, why the rest does not, and what to do. Exit code 1 where the addon does not load. */
+/** score-sde doctor: prints what is loaded from where, what works, why other things do not, and remedies. Exit code 1 if the addon does not load. */
 export async function doctor(): Promise<void> {
   const say = (lines: Line[]) => lines.forEach(([topic, text]) => process.stdout.write(`${topic.padEnd(18)}${text}\n`));
   say([['node', `${process.version}, ${process.platform}-${process.arch}`]]);
@@ -21,7 +21,7 @@ export async function doctor(): Promise<void> {
   say(await runtime());
 }
 
-/** Whether this package's own way to a network works. */
+/** Whether OnnxModel works, by the built-in model. */
 async function network(): Promise<Line[]> {
   const { OnnxModel } = await import('../models/onnx/model.js');
   const { folderOf, networkOf } = await import('../sampling/pretrained.js');
@@ -31,7 +31,7 @@ async function network(): Promise<Line[]> {
     await model.dispose();
     return [
       ['OnnxModel', `works on ${device}, with ONNX Runtime ${library.version}, ${library.path}`],
-      ['  digits', `${waysOf(exact)}: ${exact.why}`],
+      ['  digits', `${callsText(exact)}: ${exact.why}`],
       ...(fallback === undefined ? [] : [['  cuda', `not used: ${fallback}`] as Line]),
     ];
   } catch (error) {
@@ -39,7 +39,7 @@ async function network(): Promise<Line[]> {
   }
 }
 
-function waysOf({ width, atOnce }: Exactness): string {
+function callsText({ width, atOnce }: Exactness): string {
   const each = width === 'any' ? 'batches as they are' : `up to ${width} in a call`;
   return atOnce > 1 ? `${each}, ${atOnce} calls at once` : each;
 }
@@ -77,7 +77,7 @@ async function runtime(): Promise<Line[]> {
 async function tryProvider(name: string, bundled: boolean): Promise<string> {
   const probe = promisify(execFile)(process.execPath, [join(__dirname, 'probe.js'), name], { timeout: 60_000 });
   const reason = await probe.then(
-    ({ stdout }) => stdout.replace(/^.* was false\. /, ''), // before the reason come the source line and its condition
+    ({ stdout }) => stdout.replace(/^.* was false\. /, ''), // ONNX Runtime puts the source line and the failed condition before the reason
     (error: Error & { signal?: string }) => `loading it ended the process (${error.signal ?? reasonOf(error)})`,
   );
   if (reason === '') return name === 'cpu' ? 'works' : 'works, through fromInferenceSession';

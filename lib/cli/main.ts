@@ -9,7 +9,7 @@ const { version } = JSON.parse(readFileSync(join(__dirname, '..', '..', 'package
   version: string;
 };
 
-/** An integer option of that range. */
+/** Parses an integer option from `min` to `max`. */
 const integer = (min: number, max: number) => (text: string) => {
   const value = Number(text);
   if (!/^\d+$/.test(text) || value < min || value > max)
@@ -22,7 +22,7 @@ function seed(text: string): bigint {
   return BigInt(text);
 }
 
-/** Integers of an option that takes several. */
+/** Parses one more value of an option that takes several integers. */
 const integers =
   (min: number, max: number) =>
   (text: string, others: number[] = []): number[] => [...others, integer(min, max)(text)];
@@ -32,7 +32,7 @@ function positive(text: string): number {
   return Number(text);
 }
 
-// Commands are loaded when they run: doctor must speak where the addon does not load.
+// A command's module is loaded when the command runs: doctor must also work where the addon does not load.
 const program = new Command('score-sde')
   .description('Samples images from score-based generative models.')
   .version(version)

@@ -1,5 +1,5 @@
-// Whether the built-in model loads on an execution provider: node probe.js NAME prints the reason why not, or nothing.
-// A process of its own for doctor: providers write where they like, and may take the process with them.
+// Loads the built-in model on an execution provider: node probe.js NAME prints why that fails, or nothing.
+// doctor runs this in a process of its own, because a provider may print text or end the process.
 import { reasonOf } from '../errors';
 import { folderOf, networkOf } from '../sampling/pretrained';
 import { openSession } from '../models/onnx/runtime';

@@ -19,7 +19,7 @@ export interface SampleOptions {
   columns?: number;
 }
 
-/** score-sde sample: writes one PNG, whole or not at all, and says how it was made. */
+/** score-sde sample: samples images, writes them as one PNG atomically, and prints how they were made. */
 export async function sample(options: SampleOptions): Promise<void> {
   const out = resolve(options.out ?? `${basename(resolve(options.model))}.png`);
   await assertWritable(out);

@@ -1,5 +1,5 @@
 'use strict';
-// The worker thread of png.ts. Plain JavaScript, so that it runs from lib/ and from dist/ alike.
+// The worker thread of png.ts. It is JavaScript, so that it runs from lib/ (in tests) and from dist/.
 const { parentPort } = require('node:worker_threads');
 const { PNG } = require('pngjs');
 

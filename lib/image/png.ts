@@ -8,11 +8,11 @@ import { operand } from '../tensor/operand';
 import { Tensor, type TensorLike } from '../tensor/tensor';
 
 export interface PngOptions {
-  /** Images side by side, 1 to 65535; the square root of their number, rounded up, unless given. */
+  /** Images in a row: an integer from 1 to 65535. Default: the square root of the number of images, rounded up. */
   columns?: number;
 }
 
-/** PNG's colour types, by the number of channels. */
+/** PNG's colour types by number of channels. */
 const colorTypes: Record<number, { colorType: number; hasAlpha: boolean }> = {
   1: { colorType: 0, hasAlpha: false },
   3: { colorType: 2, hasAlpha: false },
@@ -22,10 +22,10 @@ const colorTypes: Record<number, { colorType: number; hasAlpha: boolean }> = {
 const maxPixels = 2 ** 28;
 
 /**
- * A batch of images as one PNG: a grid without gaps, filled row by row; places without an image are black.
- * Values are rounded to 8 bits as diffusers does, half to even; what lies outside [0, 1] is clamped, NaN is black.
- * @param images [B, C, H, W], C of 1 (grey), 3 (RGB) or 4 (RGBA)
- * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_DISPOSED; ERR_RANGE (columns, or a picture of more than 2^28 pixels); ERR_MEMORY
+ * A batch of images as one PNG: a grid without gaps, filled row by row, black where there is no image. Values are clamped to
+ * [0, 1] and rounded to 8 bits, half to even, as diffusers does; NaN is black.
+ * @param images [B, C, H, W], with C of 1 (grey), 3 (RGB) or 4 (RGBA)
+ * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_DISPOSED, ERR_CONFIG, ERR_RANGE (columns, or more than 2^28 pixels), ERR_MEMORY, ERR_IO, ERR_CUDA
  */
 export async function toPng(images: TensorLike, options: PngOptions = {}): Promise<Buffer> {
   assertOptions(options, ['columns']);
@@ -47,14 +47,14 @@ export async function toPng(images: TensorLike, options: PngOptions = {}): Promi
       'ERR_RANGE',
       `images make a picture of ${size.width}x${size.height} pixels, more than 2^28`,
     );
-  const data = bytesOf(size.width * size.height * channels);
+  const data = allocateBytes(size.width * size.height * channels);
   const draw = (out: Uint8Array | DeviceMemory) =>
     new KernelCall('imageGrid', () => [count, channels, height, width, across, memory, type, out], {
       reads: [bufferOf(memory)],
       writes: [bufferOf(out)],
     }).runAsync();
   if (memory instanceof DeviceMemory) {
-    // The bytes are made there: a quarter of what the images would be to carry.
+    // The device rounds the values: its bytes are a quarter of the floats to copy.
     using grid = Tensor.zeros([data.length], { type: 'uint8', device: memory.device });
     await draw(grid.memory);
     data.set(await grid.getData());
@@ -64,8 +64,8 @@ export async function toPng(images: TensorLike, options: PngOptions = {}): Promi
   return encode({ ...size, ...color, data });
 }
 
-/** Memory that can be transferred to another thread. ERR_MEMORY. */
-function bytesOf(count: number): Uint8Array<ArrayBuffer> {
+/** Memory of JavaScript's own, which can be transferred to another thread. ERR_MEMORY. */
+function allocateBytes(count: number): Uint8Array<ArrayBuffer> {
   try {
     return new Uint8Array(count);
   } catch (cause) {
@@ -87,7 +87,7 @@ interface Reply {
   error?: Error;
 }
 
-/** Compression takes milliseconds to seconds: it has a thread of its own, started at the first picture, which keeps no process alive. */
+/** Compression takes milliseconds to seconds, so a thread does it. The first picture starts the thread; idle, it keeps no process alive. */
 let worker: Worker | undefined;
 const waiting = new Map<number, { resolve: (file: Buffer) => void; reject: (error: Error) => void }>();
 let pictures = 0;

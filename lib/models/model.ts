@@ -3,31 +3,31 @@ import { show } from '../options';
 import type { PerSample } from '../tensor/arguments';
 import type { Tensor, TensorLike } from '../tensor/tensor';
 
-/** What a run offers the model at each call. */
+/** What a run passes to the model at each call. */
 export interface ModelContext {
   /**
-   * Memory for the score, [B, ...] float32, which the run reuses at each call. To be returned where it was written to;
-   * a model that calls others hands it on to one of them at most, for one call.
+   * Memory for the score, [B, ...] float32, which the run reuses at each call. A model that writes its score there returns this
+   * tensor. A model that calls other models may pass it to one of their calls.
    */
   readonly out?: Tensor<'float32'>;
-  /** Ends the run: a model may give up its work with it. */
+  /** Aborts the run. A model may stop its work then. */
   readonly signal?: AbortSignal;
 }
 
-/** A further input of a network: a number for all samples, one per sample, or a tensor. */
+/** A further input of a network: a number for all samples, one for each, or a tensor. */
 export type ModelInput =
   PerSample | bigint | boolean | readonly (number | bigint | boolean)[] | BigInt64Array | TensorLike;
 
 /** Further inputs of a network by name, e.g. { class_labels: [3, 1, 4] }. */
 export type ModelInputs = Readonly<Record<string, ModelInput>>;
 
-/** ERR_CONFIG unless a run's further inputs are an object of them by name. */
+/** ERR_CONFIG unless `inputs` is an object. */
 export function assertInputs(inputs: unknown, name: string): void {
   if (inputs === null || typeof inputs !== 'object' || Array.isArray(inputs))
     throw new ScoreSdeError('ERR_CONFIG', `${name} must be an object of inputs by name, got ${show(inputs)}`);
 }
 
-/** ERR_CONFIG unless a call's context is one; ERR_ABORTED where its signal has spoken. */
+/** ERR_CONFIG unless `context` is a ModelContext, ERR_ABORTED where its signal is aborted. */
 export function assertContext(context: unknown): void {
   if (context === null || typeof context !== 'object')
     throw new ScoreSdeError('ERR_CONFIG', `context must be an object with out and signal, got ${show(context)}`);
@@ -37,26 +37,44 @@ export function assertContext(context: unknown): void {
   if (signal?.aborted) throw new AbortError(signal);
 }
 
-/** A call that is under way. */
+/** A call that has been queued. */
 export interface Handed {
-  /** Where the score will be. */
+  /** Where the score will be once `done` resolves. */
   readonly score: Tensor;
   readonly done: Promise<void>;
 }
 
 /**
- * The call of a model that keeps the order of its memory, as kernels do: what is enqueued on the score comes after it, so
- * that nobody need wait for its end to go on.
+ * A method of models whose calls are ordered by their memory, as kernels are. A kernel that reads the score can be queued at
+ * once: it begins after the call.
  */
 export const handOver: unique symbol = Symbol('score-sde.handOver');
+
+/** What a network takes and gives where it is no score: all of it is coefficients by the noise level. */
+export interface Parameterization {
+  /** The denoised estimate: D = skip x + out m, m being the network's output. */
+  denoised(sigma: number): { readonly skip: number; readonly out: number };
+  /** By what x is multiplied before the network sees it. */
+  scale(sigma: number): number;
+  /** What the network is told in place of sigma. */
+  label(sigma: number): number;
+}
+
+/** The network behind a model that turns its output into a score: the loop calls the network, and converts within its updates. */
+export interface Behind {
+  readonly network: ScoreModel;
+  readonly parameterization: Parameterization;
+}
+
+export const behind: unique symbol = Symbol('score-sde.behind');
 
 /** A score network: the gradient of log p_sigma at `sample`. Any async function is one. */
 export interface ScoreModel {
   /**
-   * @param sample The states, [B, ...] float32; not to be written to, nor kept: the run goes on in this memory
+   * @param sample The states, [B, ...] float32. The model must not write them, and must copy what it keeps: the run reuses the memory
    * @param sigma The noise level of each sample, [B] float32
-   * @param inputs What the run was given as modelInputs
-   * @param context Memory for the result and the run's signal, for models that make use of them
+   * @param inputs The run's modelInputs, or what `prepare` returned for them
+   * @param context Memory for the score, and the run's signal; a model may ignore both
    * @returns The score, with the dims of `sample`
    */
   (
@@ -65,16 +83,21 @@ export interface ScoreModel {
     inputs?: ModelInputs,
     context?: ModelContext,
   ): Promise<TensorLike> | TensorLike;
-  /** Checks a run's inputs before its first call, for a sample of these dims; the calls get what it returns. ERR_MODEL, ERR_SHAPE. */
+  /**
+   * Checks a run's modelInputs before its first call. The calls get what it returns.
+   * @param dims The dims of the states, [B, ...]
+   */
   prepare?(dims: readonly number[], inputs: ModelInputs): ModelInputs;
   /**
-   * Where the model can take its states and leave its score: 'cpu' unless it says so. With 'cuda' (or 'cuda:1') a run on
-   * such a device calls it with tensors there, and it returns one; whatever it enqueues must come after the work of the
-   * tensors' stream, and before what that does next (see streamOf). `sigma` stays on the CPU.
+   * The devices whose tensors the model takes. Default ['cpu']. With 'cuda' (or 'cuda:N') a run on such a device passes states
+   * there and expects the score there; `sigma` stays on the CPU. The model must order its work after the present work of the
+   * tensors' stream, and that stream's later work after its own (see streamOf, waitForStream, signalStream).
    */
   readonly devices?: readonly string[];
-  /** Gives back what the model holds. */
+  /** Frees what the model holds. */
   dispose?(): Promise<void>;
+  /** @internal */
+  readonly [behind]?: Behind;
   /** @internal */
   [handOver]?(sample: Tensor<'float32'>, sigma: Tensor<'float32'>, inputs: ModelInputs, context: ModelContext): Handed;
 }

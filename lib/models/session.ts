@@ -4,12 +4,13 @@ import { bufferOf, placeOf } from '../native/memory';
 import { inOrder } from '../native/order';
 import { numbersOf, widened, type PerSample } from '../tensor/arguments';
 import { operand, stateTypeOf } from '../tensor/operand';
-import { Tensor, typedData, type TensorData, type TensorLike } from '../tensor/tensor';
+import { typedData, type TensorData } from '../tensor/data';
+import { Tensor, type TensorLike } from '../tensor/tensor';
 import { Contract, networkOptions, type NetworkOptions } from './network/contract';
 import { assertContext, assertInputs, type ModelContext, type ModelInputs, type ScoreModel } from './model';
 import { toFloat16, type Port } from './network/port';
 
-/** What is used of an onnxruntime-node InferenceSession (1.22 or later, for its metadata). */
+/** The part of onnxruntime-node's InferenceSession that is used. 1.22 is the first version with the metadata. */
 export interface SessionLike {
   readonly inputMetadata?: readonly object[];
   readonly outputMetadata?: readonly object[];
@@ -21,18 +22,32 @@ export type SessionModelOptions = NetworkOptions;
 
 /** A network that runs in an onnxruntime session. */
 export interface SessionModel extends ScoreModel {
-  /** The score at `sample`, [B, ...]. A session runs to its end once it has begun, and its score is new memory. */
+  /**
+   * The score at `sample`.
+   * @param sample The states, [B, ...], on the CPU
+   * @param sigma The noise level, finite: one for all samples, or one for each
+   * @param inputs Further inputs of the network
+   * @param context `out` is not used, and `signal` only before the session runs: it cannot be stopped
+   * @returns A new tensor with the dims of the network's output
+   * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_CONFIG, ERR_MODEL, ERR_DISPOSED, ERR_ABORTED
+   */
   (sample: TensorLike, sigma: PerSample, inputs?: ModelInputs, context?: ModelContext): Promise<Tensor<'float32'>>;
   /** The network's inputs and outputs, from its metadata. */
   readonly inputs: readonly Port[];
   readonly outputs: readonly Port[];
-  /** The dims of its states, free ones by name. */
+  /** The dims of one sample: sizes, and the names of free ones. */
   readonly sampleShape: readonly (number | string)[];
+  /**
+   * Checks further inputs for states of `dims` ([B, ...]), and converts them to the network's types.
+   * @throws ScoreSdeError ERR_MODEL, ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_DISPOSED
+   */
   prepare(dims: readonly number[], inputs: ModelInputs): ModelInputs;
+  /** Releases the session. May be called repeatedly. */
   dispose(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** What onnxruntime-node tells of an input or output; of one that is no tensor only its name. */
+/** Whether a value is onnxruntime-node's metadata of an input or output. One that is no tensor has only a name. */
 function isMetadata(value: unknown): value is Port & { isTensor?: boolean } {
   if (value === null || typeof value !== 'object') return false;
   const { name, isTensor, type, shape } = value as Record<string, unknown>;
@@ -52,19 +67,19 @@ function portsOf(metadata: unknown, what: string): Port[] {
   return ports.map(({ name, type, shape, isTensor }) => ({
     name,
     type: isTensor === false ? 'not a tensor' : type,
-    // A free size without a name comes as an empty string.
+    // onnxruntime-node gives a free size without a name as an empty string.
     shape: isTensor === false ? [] : shape.map((dim) => dim || '?'),
   }));
 }
 
-/** The whole batch in one call, whatever its size. */
+/** A session gets the whole batch in one call. */
 const rules = { divisible: false };
 
 /**
- * Adapts a session of onnxruntime-node. Names, types and ranks come from its metadata: a float16 network gets float16
- * states, an integer `timestep` gets sigma truncated, a scalar one needs the same sigma for all samples.
- * The session computes on the calling thread: the event loop waits for each of its runs, which {@link OnnxModel} spares it.
- * @throws ScoreSdeError ERR_CONFIG (options); ERR_MODEL where the metadata does not tell sample, timestep and output apart
+ * A score model from a session of onnxruntime-node. Names, types and ranks come from its metadata: a float16 network gets
+ * float16 states, an integer `timestep` gets sigma truncated, and a scalar one needs the same sigma for all samples.
+ * The session computes on the calling thread and blocks the event loop; {@link OnnxModel} does not.
+ * @throws ScoreSdeError ERR_CONFIG (options), ERR_MODEL (no session, or metadata that do not tell sample, timestep and output apart)
  */
 export function fromInferenceSession(session: SessionLike, options: SessionModelOptions = {}): SessionModel {
   assertOptions(options, networkOptions);
@@ -122,16 +137,18 @@ export function fromInferenceSession(session: SessionLike, options: SessionModel
     }
   }
 
+  const dispose = () => (released ??= Promise.resolve(session.release?.()));
   return Object.assign(run, {
     inputs,
     outputs,
     sampleShape: contract.sampleShape,
     prepare,
-    dispose: () => (released ??= Promise.resolve(session.release?.())),
+    dispose,
+    [Symbol.asyncDispose]: dispose,
   });
 }
 
-/** A session's output as float32, where it lies if it is. */
+/** A session's output as float32: the same memory if it is float32, else a copy. */
 function asFloat32(output: TensorLike): Tensor<'float32'> {
   const { data, type } = typedData(output?.data, output?.type, 'the output');
   const values = widened(data, type) as Float32Array | Float64Array;

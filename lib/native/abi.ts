@@ -3,59 +3,93 @@ export const Dtype = { float32: 0, float16: 1, bfloat16: 2 } as const;
 export type Dtype = (typeof Dtype)[keyof typeof Dtype];
 export type StateMemory = Float32Array | Uint16Array;
 
-/** Kinds of noise, numbered as in native/core/params.hpp. */
-export const NoiseKind = { given: 0, philox: 1, torch: 2 } as const;
+/** Kinds of noise, numbered as in native/core/params.hpp, and none. */
+export const NoiseKind = { given: 0, philox: 1, torch: 2, none: 3 } as const;
 
 /** Memory of a CUDA device, opaque here: see DeviceMemory in ./memory. */
 export type DeviceHandle = object & { readonly brand?: 'device memory' };
 /** Whatever has a handle stands for its memory. */
 type OnDevice = { readonly handle: DeviceHandle };
 
-/** Kind, source, Dtype: memory of rows x cols values; (key, counter) pairs, one or one a row; torch states, one or one a row. */
+/** Kind, source, Dtype: memory of rows x cols values; (key, counter) pairs, one or one a row; torch states, one or one a row; nothing, for a step. */
 export type Noise =
   | [kind: 0, given: StateMemory | OnDevice, type: Dtype]
   | [kind: 1, streams: readonly [key: bigint, counter: bigint] | BigUint64Array, type: Dtype]
-  | [kind: 2, states: Uint8Array[], type: Dtype];
+  | [kind: 2, states: Uint8Array[], type: Dtype]
+  | [kind: 3, none: null, type: Dtype];
 
 /** How the corrector chooses its step, numbered as in native/core/params.hpp. */
 export const StepSizeCode = { batch: 0, sample: 1, dim: 2, ald: 3 } as const;
 export type StepSize = keyof typeof StepSizeCode;
 
+/** What a row of a step does, numbered as in native/core/params.hpp. */
+export const RowKind = { predict: 0, correct: 1, linear: 2 } as const;
+export type RowKind = (typeof RowKind)[keyof typeof RowKind];
+
+/** Where a row's normals come from, numbered as in native/core/params.hpp. */
+export const RowNormals = { none: 0, drawn: 1, given: 2 } as const;
+export type RowNormals = (typeof RowNormals)[keyof typeof RowNormals];
+
+/**
+ * Places of a row's numbers in its record of Row.size floats; RowStep in native/core/params.hpp says what each is. `b` is
+ * the first of seven. The places before `px` hold whole numbers, of which `group` may be up to 2^24.
+ */
+export const Row = {
+  kind: 0,
+  normals: 1,
+  stepSize: 2,
+  converts: 3,
+  terms: 4,
+  phase: 5,
+  group: 6,
+  px: 7,
+  pm: 8,
+  a: 9,
+  b: 10,
+  base: 17,
+  e: 18,
+  sigma: 19,
+  next: 20,
+  snr: 21,
+  size: 22,
+} as const;
+
 type Batch = [rows: number, cols: number];
 type Operand = [memory: StateMemory | OnDevice, type: Dtype];
-/** Where a device notes the least index of a call that gave what is not finite; nothing for the CPU, which returns it. */
-export type Mark = [] | [word: DeviceHandle, index: number];
-/** One number for all rows, or one each. A number is cheaper: Node takes a microsecond to hand out a new array's memory. */
-export type PerRow = number | Float32Array;
+type OptionalOperand = [memory: StateMemory | OnDevice | null, type: Dtype];
+/**
+ * Where a device notes, in a word for each row, the least index of a call whose result was not finite in that row; nothing
+ * for the CPU, which returns it.
+ */
+export type Mark = [] | [words: DeviceHandle, index: number];
+/** The rows whose result is not finite; null where there are none, and on a device. */
+export type NonFinite = Uint32Array | null;
 
 /** The number of a call, from nextCall, and those of the calls that it comes after; nothing for a call that none comes after. */
 export type Order = readonly number[];
 
 export type RandnArgs = [...Batch, ...Noise, scale: number, ...out: Operand];
-export type StepPredArgs = [
+export type StepArgs = [
   ...Batch,
-  ...modelOutput: Operand,
+  /**
+   * One record for all rows, or one each. They are copied before the call returns, also by stepAsync. On a device they may
+   * be an array of the first record and of memory that holds them as RowSteps of native/core/params.hpp: a captured graph
+   * reads that memory when it is replayed. What those rows read is not checked.
+   */
+  records: Float32Array | [first: Float32Array, all: OnDevice],
   ...sample: Operand,
+  /** Null where no row reads it, as any operand. */
+  ...output: OptionalOperand,
+  /** Its streams are one for all rows, or one each; `given` is for the rows that say so. */
   ...Noise,
-  sigma: PerRow,
-  adjacentSigma: PerRow,
-  ...out: Operand,
-  mean: StateMemory | OnDevice | null,
-  meanType: Dtype,
-  ...Mark,
+  ...given: OptionalOperand,
+  ...base: OptionalOperand,
+  historyCount: number,
+  /** Each history's memory and Dtype, then those of out; mean or null; pushed or null; and a Mark. */
+  ...rest: (StateMemory | OnDevice | DeviceHandle | Dtype | number | null)[],
 ];
-export type StepCorrectArgs = [
-  ...Batch,
-  ...modelOutput: Operand,
-  ...sample: Operand,
-  ...Noise,
-  stepSize: number,
-  snr: PerRow,
-  sigma: PerRow | null,
-  ...out: Operand,
-  ...Mark,
-];
-export type AddNoiseArgs = [...Batch, ...sample: Operand, ...Noise, sigma: PerRow, ...out: Operand];
+
+export type ClampArgs = [count: number, ...input: Operand, ...out: Operand, scale: number, shift: number];
 
 export type ImageGridArgs = [
   count: number,
@@ -127,8 +161,7 @@ export type RunNetworkArgs = [
 
 /**
  * What the addon exports, and the only place where it is declared. The addon checks memory (bytes, alignment), not
- * meaning: shapes, ranges and aliasing are the callers' to check. The steps return whether all of `out` is finite; on a
- * device, where they are only enqueued, they return true and keep the mark.
+ * meaning: shapes, ranges and aliasing are the callers' to check.
  */
 export interface Native {
   /** A number for a call on this addon's threads. */
@@ -140,14 +173,15 @@ export interface Native {
 
   randn(...args: RandnArgs): void;
   randnAsync(order: Order, ...args: RandnArgs): Promise<void>;
-  stepPred(...args: StepPredArgs): boolean;
-  stepPredAsync(order: Order, ...args: StepPredArgs): Promise<boolean>;
-  stepCorrect(...args: StepCorrectArgs): boolean;
-  stepCorrectAsync(order: Order, ...args: StepCorrectArgs): Promise<boolean>;
-  addNoise(...args: AddNoiseArgs): void;
-  addNoiseAsync(order: Order, ...args: AddNoiseArgs): Promise<void>;
-  clamp(count: number, ...args: [...input: Operand, ...out: Operand]): void;
-  clampAsync(order: Order, count: number, ...args: [...input: Operand, ...out: Operand]): Promise<void>;
+  /**
+   * One update of every row, each by its record. `out`, `mean` and `pushed` are memory of their own or exactly that of an
+   * input. ERR_NATIVE where a record is out of range, or reads an operand or a stream that is not there.
+   */
+  step(...args: StepArgs): NonFinite;
+  stepAsync(order: Order, ...args: StepArgs): Promise<NonFinite>;
+  /** out = clamp(scale input + shift, 0, 1) */
+  clamp(...args: ClampArgs): void;
+  clampAsync(order: Order, ...args: ClampArgs): Promise<void>;
   imageGrid(...args: ImageGridArgs): void;
   imageGridAsync(order: Order, ...args: ImageGridArgs): Promise<void>;
   convert(count: number, ...args: [...input: Operand, ...out: Operand]): void;
@@ -179,6 +213,8 @@ export interface Native {
   normalRate(kind: number): number;
   instructionSet(): string;
   deviceAllocate(device: number, bytes: number): DeviceHandle;
+  /** A part of a block, which keeps the block until it is released itself. ERR_SHAPE. */
+  deviceSlice(memory: DeviceHandle, offset: number, bytes: number): DeviceHandle;
   deviceRelease(memory: DeviceHandle): void;
   deviceAddress(memory: DeviceHandle): number;
   deviceClear(memory: DeviceHandle): void;
@@ -190,9 +226,10 @@ export interface Native {
   deviceDownloadAsync(memory: DeviceHandle, to: ArrayBufferView): Promise<void>;
   /** When all that is enqueued now is done. ERR_CUDA where it failed. */
   deviceDoneAsync(device: number): Promise<void>;
-  deviceMark(device: number): { handle: DeviceHandle; mark: object };
-  /** The mark as the device last told it, without waiting; 2^32 - 1 where there is none. Has it told again. */
-  deviceMarkSeen(mark: object): number;
+  /** A mark of so many rows. */
+  deviceMark(device: number, rows: number): { handle: DeviceHandle; mark: object };
+  /** The rows' words as the device last told them, without waiting; 2^32 - 1 in a row without any. Has them told again. */
+  deviceMarkSeen(mark: object): Uint32Array;
   deviceStream(device: number): bigint;
   /** What is enqueued from now on comes after what is on `stream` now; the other way round. */
   deviceWaitFor(device: number, stream: bigint): void;

@@ -20,63 +20,84 @@ export interface Call<Result> {
   runAsync(): Promise<Result>;
 }
 
+export interface KernelCallOptions {
+  /** What the public method is called, for messages; the kernel's name unless given. */
+  method?: string;
+  /** What must be done first, such as a draw on the host for work on a device. */
+  before?: Call<unknown>;
+  /** What can be done once the call is enqueued, or has failed. */
+  after?: () => void;
+}
+
+const noOptions: KernelCallOptions = {};
+
 /** A call of a kernel. */
 export class KernelCall<K extends Kernel> implements Call<ReturnType<Native[K]>> {
   /**
-   * @param args Takes the noise from its generators and gives the native arguments
+   * @param args Takes the noise from its generators and gives the native arguments. A step's records may lie in memory
+   *   that the next call uses, too
    * @param access The memory that the call reads and writes
-   * @param before What must be done first, such as a draw on the host for work on a device
-   * @param after What can be done once that work is enqueued, or has failed
    */
   constructor(
     private readonly kernel: K,
     private readonly args: () => Parameters<Native[K]>,
     private readonly access: Access,
-    private readonly before?: Call<unknown>,
-    private readonly after?: () => void,
+    private readonly options = noOptions,
   ) {}
 
   get busy(): boolean {
-    return isBusy(this.access) || (this.before?.busy ?? false);
+    return isBusy(this.access) || (this.options.before?.busy ?? false);
   }
 
   run(): ReturnType<Native[K]> {
+    const { method = this.kernel, before, after } = this.options;
     try {
-      assertIdle(this.access, this.kernel, true);
-      this.before?.run();
+      assertIdle(this.access, method, true);
+      before?.run();
       return functions[this.kernel]!(...this.args()) as ReturnType<Native[K]>;
     } finally {
-      this.after?.();
+      after?.();
     }
   }
 
   async runAsync(): Promise<ReturnType<Native[K]>> {
+    const { method = this.kernel, before, after } = this.options;
     const failed = (error: unknown): never => {
-      this.after?.();
+      after?.();
       throw error;
     };
     const twin = functions[`${this.kernel}Async`]!;
     let args: unknown[];
     try {
-      assertRoom(`${this.kernel}Async`);
+      assertRoom(`${method}Async`);
       args = this.args();
     } catch (error) {
       return failed(error);
     }
+    let isStarted = false;
     const start = (order: Order) => {
+      isStarted = true;
       try {
         return twin(order, ...args) as Promise<ReturnType<Native[K]>>;
       } finally {
-        this.after?.();
+        after?.();
       }
     };
     // A device's stream has an order of its own, in which what is enqueued here stands already.
     const onDevice = this.access.writes.some((memory) => memory instanceof DeviceMemory);
-    if (onDevice && !this.before && !this.busy) return counted(start([]));
-    const first = this.before?.runAsync();
+    if (onDevice && !before && !this.busy) return counted(start([]));
+    const first = before?.runAsync();
     first?.catch(() => {}); // told in its turn
-    return first
+    const result = first
       ? inOrder(this.access, () => first.then(() => start([]), failed))
       : inOrder(this.access, start, !onDevice);
+    // Until the addon has copied them, a call that waits keeps its records in memory of its own.
+    if (!isStarted && this.kernel === 'step') args = withOwnRecords(args);
+    return result;
   }
+}
+
+function withOwnRecords([rows, cols, records, ...rest]: unknown[]): unknown[] {
+  const own = (given: unknown): unknown => (given instanceof Float32Array ? given.slice() : given);
+  return [rows, cols, Array.isArray(records) ? records.map(own) : own(records), ...rest];
 }

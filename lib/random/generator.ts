@@ -8,10 +8,11 @@ import { KernelCall, type Call } from '../native/call';
 import { bufferOf, DeviceMemory } from '../native/memory';
 import { assertIdle, inOrder, isBusy } from '../native/order';
 import { stateDtype, target, type Operand, type StateType } from '../tensor/operand';
-import { sizeOfDims, type Tensor, type TensorLike } from '../tensor/tensor';
+import { sizeOfDims } from '../tensor/data';
+import type { Tensor, TensorLike } from '../tensor/tensor';
 import { seedOf, type GeneratorKind, type PhiloxState } from './kind';
-import { PhiloxEngine } from './philox';
-import { TorchEngine } from './torch';
+import { PhiloxStream } from './philox';
+import { TorchStream } from './torch';
 
 export interface GeneratorOptions {
   /**
@@ -22,63 +23,71 @@ export interface GeneratorOptions {
 }
 
 export interface RandnOptions {
-  /** Element type: that of `out`, else 'float32' (default), 'float16' or 'bfloat16'. */
+  /** Element type: 'float32', 'float16' or 'bfloat16'. Default: that of `out`, else 'float32'. */
   type?: StateType;
-  /** Where a new tensor lies. */
+  /** Where a new tensor is: 'cpu' (default), 'cuda' (cuda:0), 'cuda:N', or 'auto' (the first usable GPU, else the CPU). */
   device?: string;
-  /** A tensor to fill instead of a new one. */
+  /** A tensor with these dims, which is filled and returned in place of a new one. */
   out?: TensorLike;
 }
 
-/** Of a draw to a new tensor. */
+/** The options of a draw to a new tensor. */
 type NewRandn<T extends StateType | undefined> = RandnOptions & { out?: undefined } & (T extends undefined
     ? { type?: undefined }
     : { type: T });
 
 const randnOptions = ['type', 'device', 'out'];
 
-/** torch's seed of a generator that never was seeded. */
+/** The seed of an unseeded torch.Generator. */
 const defaultSeed = 67280421310721n;
 
-const engines = { philox: PhiloxEngine, torch: TorchEngine };
+const streams = { philox: PhiloxStream, torch: TorchStream };
 
 /**
- * A stream of standard normals, as torch.Generator is. Draws follow one another; a draw of n values takes ceil(n/4)
- * counters of a philox stream, or the words that torch.randn takes of a torch stream.
+ * A stream of standard normals, as torch.Generator. Each draw continues where the last one ended: n values use ceil(n/4)
+ * counters of a philox stream, or the words that torch.randn uses of a torch stream.
  */
 export class Generator {
-  readonly #engine: PhiloxEngine | TorchEngine;
+  readonly #stream: PhiloxStream | TorchStream;
 
   /**
-   * @param seed -2^63 <= seed < 2^64, a number or a bigint
+   * @param seed An integer, -2^63 <= seed < 2^64. Default: torch's default seed, 67280421310721
    * @throws ScoreSdeError ERR_RANGE (seed), ERR_CONFIG (engine)
    */
   constructor(seed: number | bigint = defaultSeed, options: GeneratorOptions = {}) {
     assertOptions(options, ['engine']);
     const { engine = 'philox' } = options;
-    if (!Object.hasOwn(engines, engine))
+    if (!Object.hasOwn(streams, engine))
       throw new ScoreSdeError('ERR_CONFIG', `engine must be 'philox' or 'torch', got ${show(engine)}`);
-    this.#engine = new engines[engine](seedOf(seed));
+    this.#stream = new streams[engine](seedOf(seed));
   }
 
   get engine(): GeneratorKind {
-    return this.#engine.name;
+    return this.#stream.name;
   }
 
-  /** The seed as an unsigned 64-bit value, as torch reports it. */
+  /** The seed as an unsigned 64-bit integer, as torch's initial_seed(). */
   get initialSeed(): bigint {
-    return this.#engine.seed;
+    return this.#stream.seed;
   }
 
-  /** Starts the stream of `seed` from its beginning. */
+  /**
+   * Goes to the beginning of the stream of `seed`.
+   * @param seed An integer, -2^63 <= seed < 2^64
+   * @throws ScoreSdeError ERR_RANGE, ERR_BUSY (an asynchronous draw of a torch stream is under way)
+   */
   manualSeed(seed: number | bigint): this {
     const checked = seedOf(seed);
     this.#assertIdle('manualSeed');
-    this.#engine.reseed(checked);
+    this.#stream.reseed(checked);
     return this;
   }
 
-  /** Draws standard normals of the given shape. */
+  /**
+   * Draws standard normals.
+   * @param dims The shape of the result
+   * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_CONFIG, ERR_DISPOSED, ERR_BUSY, ERR_MEMORY, ERR_CUDA, ERR_CUDA_UNAVAILABLE
+   */
   randn(dims: readonly number[], options?: NewRandn<undefined>): Tensor<'float32'>;
   randn<T extends StateType>(dims: readonly number[], options: NewRandn<T>): Tensor<T>;
   randn(dims: readonly number[], options: RandnOptions): Tensor;
@@ -98,41 +107,50 @@ export class Generator {
     return tensor;
   }
 
-  /** philox: { engine, seed, offset }. torch: the 5056 bytes of torch's get_state(). */
+  /**
+   * The position: of a philox stream { engine, seed, offset }, of a torch stream the 5056 bytes of torch's get_state().
+   * @throws ScoreSdeError ERR_BUSY (an asynchronous draw of a torch stream is under way)
+   */
   getState(): PhiloxState | Uint8Array {
     this.#assertIdle('getState');
-    return this.#engine.getState();
+    return this.#stream.getState();
   }
 
-  /** Takes a state of the same engine; ERR_STATE where it is not one. */
+  /**
+   * Goes to a position that getState() of the same kind of generator gave.
+   * @throws ScoreSdeError ERR_STATE (no such state), ERR_BUSY (an asynchronous draw of a torch stream is under way)
+   */
   setState(state: PhiloxState | Uint8Array): this {
     this.#assertIdle('setState');
-    this.#engine.setState(state);
+    this.#stream.setState(state);
     return this;
   }
 
-  /** An independent generator at the same position. */
+  /**
+   * An independent generator at the same position.
+   * @throws ScoreSdeError as getState
+   */
   clone(): Generator {
     const copy = new Generator(0, { engine: this.engine });
     return copy.setState(this.getState());
   }
 
-  /** @internal Takes the next draws of a batch from its generators: one for all of it, or one a row. */
+  /** @internal The next draw of rows x cols normals, from one generator for the batch or one a row. Philox streams advance at once. */
   static reserve(generators: readonly Generator[], rows: number, cols: number, type: Dtype): Noise {
     if (generators[0]!.engine === 'torch')
-      return [NoiseKind.torch, generators.map((g) => (g.#engine as TorchEngine).state), type];
+      return [NoiseKind.torch, generators.map((g) => (g.#stream as TorchStream).state), type];
     const each = generators.length === 1 ? rows * cols : cols;
-    const pairs = generators.map((g) => (g.#engine as PhiloxEngine).reserve(each));
+    const pairs = generators.map((g) => (g.#stream as PhiloxStream).reserve(each));
     return [NoiseKind.philox, pairs.length === 1 ? pairs[0]! : BigUint64Array.from(pairs.flat()), type];
   }
 
-  /** @internal The memory that draws from these generators write to. */
+  /** @internal The buffers that a draw from these generators changes: the states of torch streams. */
   static memory(generators: readonly Generator[]): object[] {
-    return generators.flatMap((g) => (g.#engine instanceof TorchEngine ? [g.#engine.state.buffer] : []));
+    return generators.flatMap((g) => (g.#stream instanceof TorchStream ? [g.#stream.state.buffer] : []));
   }
 
   #assertIdle(method: string): void {
-    if (this.#engine instanceof TorchEngine) assertIdle({ reads: [], writes: Generator.memory([this]) }, method);
+    if (this.#stream instanceof TorchStream) assertIdle({ reads: [], writes: Generator.memory([this]) }, method);
   }
 
   #prepare(dims: readonly number[], options: RandnOptions) {
@@ -150,7 +168,7 @@ export class Generator {
   }
 }
 
-/** Fills `out` with standard normals times `scale` (rounded to float32): one draw, or one a row where there is a generator for each. */
+/** A call that fills `out` with normals times `scale`, rounded to float32: one draw, or one a row where each has a generator. */
 export function planRandn(
   generators: readonly Generator[],
   out: Operand,
@@ -168,7 +186,7 @@ export function planRandn(
   );
 }
 
-/** The draw of a serial stream, which is made on the host, for a device. */
+/** A torch stream's draw for a device. A torch stream is serial: it is drawn on the host, then copied. */
 class UploadedDraw implements Call<void> {
   constructor(
     private readonly draw: Call<void>,
@@ -189,24 +207,28 @@ class UploadedDraw implements Call<void> {
   async runAsync(): Promise<void> {
     const { from, to } = this;
     const drawn = this.draw.runAsync();
-    drawn.catch(() => {}); // told in its turn
+    drawn.catch(() => {}); // the promise below rejects with it, perhaps later
     return inOrder({ reads: [], writes: [to] }, () => drawn.then(() => native.deviceUploadAsync(to.handle, from)));
   }
 }
 
 let shared: Generator | undefined;
 
-/** The generator that is used where none is given: torch's global generator. A random seed until manualSeed is called. */
+/** The generator of calls that are given none, as torch's global generator. Its seed is random until manualSeed. */
 export function defaultGenerator(): Generator {
   return (shared ??= new Generator(randomBytes(8).readBigUInt64LE()));
 }
 
-/** Seeds the generator that is used where none is given, and returns it. */
+/**
+ * Replaces the generator of calls that are given none, and returns it.
+ * @param seed An integer, -2^63 <= seed < 2^64
+ * @throws ScoreSdeError ERR_RANGE (seed), ERR_CONFIG (engine)
+ */
 export function manualSeed(seed: number | bigint, options?: GeneratorOptions): Generator {
   return (shared = new Generator(seed, options));
 }
 
-/** One generator for the batch or one a row, all of one engine. ERR_SHAPE, ERR_CONFIG. */
+/** A generator option, checked: one generator for the batch, or one a row, all of one kind. ERR_SHAPE, ERR_CONFIG. */
 export function generatorsOf(value: unknown, rows: number): readonly Generator[] {
   if (value === undefined || value === null) return [defaultGenerator()];
   const list: readonly unknown[] = Array.isArray(value) ? value : [value];

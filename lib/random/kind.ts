@@ -3,16 +3,16 @@ import { show } from '../options';
 
 export type GeneratorKind = 'philox' | 'torch';
 
-/** A position in a Philox stream; any point of it can be resumed. */
+/** A position in a philox stream. */
 export interface PhiloxState {
   engine: 'philox';
-  /** 0 <= seed < 2^64, the key. */
+  /** Philox's key, 0 <= seed < 2^64. */
   seed: bigint;
-  /** Counters used so far, four normals each. */
+  /** Counters used so far, 0 <= offset < 2^64; each gives four normals. */
   offset: bigint;
 }
 
-/** A seed as torch.manual_seed takes it: an integer -2^63 <= seed < 2^64, negative ones meaning seed + 2^64. ERR_RANGE else. */
+/** A seed as torch.manual_seed takes it: an integer -2^63 <= seed < 2^64, where a negative one means seed + 2^64. ERR_RANGE otherwise. */
 export function seedOf(seed: unknown, name = 'seed'): bigint {
   const isInteger = typeof seed === 'bigint' || Number.isSafeInteger(seed);
   const value = isInteger ? BigInt(seed as number | bigint) : undefined;

@@ -3,7 +3,7 @@ import { show } from '../options';
 import type { PhiloxState } from './kind';
 
 /** Philox4x32-10 (Salmon et al. 2011): key = seed, counter = offset + element / 4, word = element % 4. */
-export class PhiloxEngine {
+export class PhiloxStream {
   readonly name = 'philox';
   seed: bigint;
   offset = 0n;

@@ -4,8 +4,8 @@ import { native } from '../native/addon';
 
 const stateBytes = 5056;
 
-/** torch's CPU generator; its state is the very layout of torch.Generator.get_state(). */
-export class TorchEngine {
+/** torch's CPU generator. `state` has the layout of torch.Generator.get_state(). */
+export class TorchStream {
   readonly name = 'torch';
   readonly state = new Uint8Array(stateBytes);
 

@@ -1,9 +1,17 @@
-import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
-import { isLosslessNumber, LosslessNumber, parse } from 'lossless-json';
 import { ScoreSdeError } from '../errors';
 import { isPlainObject, show } from '../options';
 import { readTextIfFile, writeWhole } from '../files';
+import {
+  integerDigits,
+  maxLength,
+  parseJson,
+  plain,
+  pythonDict,
+  pythonFloat,
+  pythonString,
+  pythonValue,
+} from './python-json';
 
 /** The parameters of a ScoreSdeVeScheduler: diffusers' names in camelCase. */
 export interface SchedulerConfig {
@@ -21,12 +29,12 @@ export interface SchedulerConfig {
   readonly correctSteps: number;
 }
 
-/** A config read from elsewhere: the six fields, and what else the file held, so that it can be written back. `{ config }` alone is one too. */
+/** A config, and what else its file held, so that writing it loses nothing. */
 export interface StoredConfig {
   readonly config: SchedulerConfig;
-  /** @internal Entries that are no fields of this scheduler, by key, as Python would print their values. */
+  /** @internal Other entries of the file: by key, the value as Python's JSON. */
   readonly unknown?: ReadonlyMap<string, string>;
-  /** @internal Digits of the float fields that the text spelled as integers: Python keeps 1348 and 1348.0 apart. */
+  /** @internal Float fields that the file wrote as integers, and their digits: Python writes 1348 and 1348.0 differently. */
   readonly integers?: ReadonlyMap<string, string>;
 }
 
@@ -43,9 +51,7 @@ export const defaultConfig: SchedulerConfig = Object.freeze({
 const className = 'ScoreSdeVeScheduler';
 const diffusersVersion = '0.23.0';
 const fileName = 'scheduler_config.json';
-const maxLength = 2 ** 20;
-const maxDepth = 64;
-// step_pred computes a table index in float32, which tells integers apart only up to here.
+// stepPred computes a table index in float32, where integers are exact only up to 2^24.
 const maxTimesteps = 2 ** 24;
 
 interface Field {
@@ -92,36 +98,36 @@ const fields: readonly Field[] = [
 const byName = new Map<string, Field>(fields.map((field) => [field.name, field]));
 const byKey = new Map<string, Field>(fields.flatMap((field) => [[field.name, field] as const, [field.key, field]]));
 
-// The reference drops these when it writes; the first two it writes itself.
-const notWrittenBack = new Set(['_class_name', '_diffusers_version', '_ignore_files', '_use_default_values', 'kwargs']);
+// The reference does not keep these keys of a file. It writes the first two itself.
+const droppedKeys = new Set(['_class_name', '_diffusers_version', '_ignore_files', '_use_default_values', 'kwargs']);
 
-/** What was stored beside a config, so that fromConfig(scheduler.config) loses none of it, as in the reference. */
-const storedWith = new WeakMap<object, StoredConfig>();
+/** What a config's file held besides it, so that fromConfig(scheduler.config) keeps that, as in the reference. */
+const storedOf = new WeakMap<object, StoredConfig>();
 
-/** What was given for a field, by the field's name; the label is how errors call it. */
+/** The values that were given, by field name. `label` names the field in errors. */
 type Given = Map<string, { label: string; value: unknown }>;
 
 /**
- * Checks and completes constructor options; what is missing or undefined takes its default.
- * @throws ScoreSdeError ERR_CONFIG on an unknown key, a value of another type, NaN, or a value out of the range that {@link SchedulerConfig} gives.
+ * Checks constructor options. A missing or undefined field takes its default.
+ * @throws ScoreSdeError ERR_CONFIG (an unknown key, a value that is no number or out of the range that {@link SchedulerConfig} gives)
  */
 export function resolveConfig(options: Partial<SchedulerConfig> = {}): SchedulerConfig {
   const given: Given = new Map();
-  take(given, options, 'options');
-  return complete(given);
+  collect(given, options, 'options');
+  return withDefaults(given);
 }
 
 /**
- * Reads a config from the text of a scheduler_config.json (up to 2^20 characters, nested up to 64 deep) or from an object,
- * with diffusers' snake_case keys or in camelCase. `overrides` win. Unknown keys are kept for {@link formatConfig} and
- * warned of once; keys that start with "_" are kept without a word (diffusers' ConfigMixin.from_config).
- * @throws ScoreSdeError ERR_CONFIG on text that is no JSON object, the config of another class, a field given twice, and as {@link resolveConfig}.
+ * Reads a config from the text of a scheduler_config.json (at most 2^20 characters and 64 levels) or from an object, with
+ * diffusers' snake_case keys or in camelCase. `overrides` win. Unknown keys are kept for {@link formatConfig}; one warning
+ * names those that do not start with "_" (diffusers' ConfigMixin.from_config).
+ * @throws ScoreSdeError ERR_CONFIG (no JSON object, the config of another class, a field given twice), and as {@link resolveConfig}
  */
 export function parseConfig(json: string | object, overrides: Partial<SchedulerConfig> = {}): StoredConfig {
   return read(json, overrides, '');
 }
 
-/** The text of scheduler_config.json, byte for byte what diffusers 0.23.0 writes for the same config. */
+/** The text of scheduler_config.json: the bytes that diffusers 0.23.0 writes for the same config. */
 export function formatConfig(stored: StoredConfig): string {
   const entries = new Map(stored.unknown);
   entries.set('_class_name', pythonString(className));
@@ -136,8 +142,8 @@ export function formatConfig(stored: StoredConfig): string {
 }
 
 /**
- * Reads DIR/SUBFOLDER/scheduler_config.json, or DIR/scheduler_config.json where there is none. As in diffusers, `dir` may also be the file itself.
- * @throws ScoreSdeError ERR_CONFIG when there is no such file and as {@link parseConfig}; ERR_IO when it cannot be read.
+ * Reads `dir` if it is a file, else DIR/SUBFOLDER/scheduler_config.json, else DIR/scheduler_config.json, as diffusers does.
+ * @throws ScoreSdeError ERR_CONFIG (no such file, and as {@link parseConfig}), ERR_IO
  */
 export async function readConfig(
   dir: string,
@@ -155,8 +161,8 @@ export async function readConfig(
 }
 
 /**
- * Writes DIR/scheduler_config.json, making the folder if need be. The file appears whole or not at all.
- * @throws ScoreSdeError ERR_IO when it cannot be written.
+ * Writes DIR/scheduler_config.json atomically, and makes the folder.
+ * @throws ScoreSdeError ERR_IO
  */
 export async function writeConfig(dir: string, stored: StoredConfig): Promise<void> {
   checkPath('dir', dir);
@@ -164,25 +170,25 @@ export async function writeConfig(dir: string, stored: StoredConfig): Promise<vo
 }
 
 function read(json: unknown, overrides: Partial<SchedulerConfig>, where: string): StoredConfig {
-  const source = typeof json === 'string' ? parseText(json, where) : json;
+  const source = typeof json === 'string' ? parseJson(json, `${where}config`) : json;
   if (!isPlainObject(source)) {
     throw new ScoreSdeError('ERR_CONFIG', `${where}config: expected a JSON object, got ${show(plain(source))}`);
   }
   const entries = new Map((Object.entries(source) as [string, unknown][]).filter(([, value]) => value !== undefined));
   checkClass(entries, where);
 
-  // A live config of the reference lists here which of its values were nobody's choice; from_config drops them.
+  // The reference lists here the keys whose values were its defaults, not the user's choice. Its from_config drops their values.
   const defaulted = entries.get('_use_default_values');
   if (Array.isArray(defaulted)) for (const key of defaulted as string[]) entries.delete(key);
 
   const given: Given = new Map();
-  const before = storedWith.get(source);
+  const before = storedOf.get(source);
   const integers = new Map(before?.integers);
   const unknown = new Map(before?.unknown);
   for (const [key, value] of entries) {
     const field = byKey.get(key);
     if (!field) {
-      if (!notWrittenBack.has(key)) unknown.set(key, pythonValue(value, 1, `${where}${key}`));
+      if (!droppedKeys.has(key)) unknown.set(key, pythonValue(value, 1, `${where}${key}`));
       continue;
     }
     const twin = given.get(field.name);
@@ -193,21 +199,22 @@ function read(json: unknown, overrides: Partial<SchedulerConfig>, where: string)
       );
     }
     given.set(field.name, { label: `${where}${key}`, value: plain(value) });
-    if (!field.integer && isLosslessNumber(value) && isInteger(value.value))
-      integers.set(field.name, pythonValue(value, 1, key));
+    const digits = integerDigits(value);
+    if (!field.integer && digits !== undefined) integers.set(field.name, digits);
   }
-  take(given, overrides, 'overrides');
-  const config = complete(given);
-  warnOf(
+  collect(given, overrides, 'overrides');
+  const config = withDefaults(given);
+  warnOfUnknown(
     [...entries.keys()].filter((key) => !byKey.has(key) && !key.startsWith('_')),
     where,
   );
   const stored = { config, unknown, integers };
-  storedWith.set(config, stored);
+  storedOf.set(config, stored);
   return stored;
 }
 
-function take(given: Given, options: Partial<SchedulerConfig>, label: string): void {
+/** Puts options into `given`. ERR_CONFIG for an unknown key. */
+function collect(given: Given, options: Partial<SchedulerConfig>, label: string): void {
   if (!isPlainObject(options))
     throw new ScoreSdeError('ERR_CONFIG', `${label}: expected an object, got ${show(options)}`);
   for (const [name, value] of Object.entries(options)) {
@@ -221,7 +228,8 @@ function take(given: Given, options: Partial<SchedulerConfig>, label: string): v
   }
 }
 
-function complete(given: Given): SchedulerConfig {
+/** The config of the given values. ERR_CONFIG for a value out of its range. */
+function withDefaults(given: Given): SchedulerConfig {
   const config: Record<keyof SchedulerConfig, number> = { ...defaultConfig };
   for (const { name, expected, valid } of fields) {
     const entry = given.get(name);
@@ -234,127 +242,18 @@ function complete(given: Given): SchedulerConfig {
   return Object.freeze(config);
 }
 
-/** Another scheduler's config would load as mostly defaults and sample noise: diffusers does that, this package refuses. */
+/** ERR_CONFIG for another scheduler's config. diffusers takes it, with defaults for the missing fields, and samples noise. */
 function checkClass(entries: ReadonlyMap<string, unknown>, where: string): void {
   const name = entries.get('_class_name');
-  // The Flax twin has the same six fields.
+  // The Flax class has the same six fields.
   if (name === undefined || name === className || name === `Flax${className}`) return;
   throw new ScoreSdeError('ERR_CONFIG', `${where}_class_name: expected "${className}", got ${show(plain(name))}`);
 }
 
-function warnOf(keys: readonly string[], where: string): void {
+function warnOfUnknown(keys: readonly string[], where: string): void {
   if (keys.length === 0) return;
   const list = keys.slice(0, 8).map(show).join(', ') + (keys.length > 8 ? `, and ${keys.length - 8} more` : '');
   process.emitWarning(`${where}config: unknown keys are kept but not used: ${list}`, 'ScoreSdeWarning');
-}
-
-function parseText(text: string, where: string): unknown {
-  if (text.length > maxLength) {
-    throw new ScoreSdeError(
-      'ERR_CONFIG',
-      `${where}config: expected at most ${maxLength} characters, got ${text.length}`,
-    );
-  }
-  // A number that nobody can have written stands for NaN, which JSON cannot spell.
-  const nan = `0.${randomBytes(8).readBigUInt64BE()}`;
-  try {
-    return parse(prepare(text, nan, where), undefined, {
-      parseNumber: (digits) => (digits === nan ? Number.NaN : new LosslessNumber(digits)),
-      // Python keeps the last.
-      onDuplicateKey: ({ newValue }) => newValue,
-    });
-  } catch (cause) {
-    if (cause instanceof ScoreSdeError) throw cause;
-    throw new ScoreSdeError('ERR_CONFIG', `${where}config: not valid JSON: ${(cause as Error).message}`, { cause });
-  }
-}
-
-/** Refuses what would overflow the parser's stack, and spells the literals that only Python's JSON knows as numbers. */
-function prepare(text: string, nan: string, where: string): string {
-  let depth = 0;
-  // A string's closing quote is optional: without it, text full of escaped quotes would take quadratic time.
-  const tokens = /"(?:[^"\\]|\\.)*"?|[[\]{}]|(?<![\w.+-])(?:NaN|-?Infinity)(?![\w.+-])/gs;
-  return text.replace(tokens, (token) => {
-    if (token === '[' || token === '{') {
-      if (++depth > maxDepth) throw tooDeep(`${where}config`);
-    } else if (token === ']' || token === '}') depth--;
-    else if (token === 'NaN') return nan;
-    else if (token.endsWith('Infinity')) return token.replace('Infinity', '1e999');
-    return token;
-  });
-}
-
-function tooDeep(label: string): ScoreSdeError {
-  return new ScoreSdeError('ERR_CONFIG', `${label}: expected at most ${maxDepth} levels of nesting, got more`);
-}
-
-function isInteger(digits: string): boolean {
-  return /^-?\d+$/.test(digits);
-}
-
-function plain(value: unknown): unknown {
-  return isLosslessNumber(value) ? Number(value.value) : value;
-}
-
-/** json.dumps(value, indent=2, sort_keys=True) as it stands `depth` levels deep. */
-function pythonValue(value: unknown, depth: number, label: string): string {
-  if (value === null || typeof value === 'boolean') return String(value);
-  if (typeof value === 'string') return pythonString(value);
-  if (typeof value === 'bigint') return String(value);
-  if (typeof value === 'number') return Number.isInteger(value) ? String(BigInt(value)) : pythonFloat(value);
-  if (isLosslessNumber(value)) {
-    if (!isInteger(value.value)) return pythonFloat(Number(value.value));
-    return value.value === '-0' ? '0' : value.value;
-  }
-  if (!Array.isArray(value) && !isPlainObject(value)) {
-    throw new ScoreSdeError('ERR_CONFIG', `${label}: expected a JSON value, got ${show(value)}`);
-  }
-  if (depth >= maxDepth) throw tooDeep(label);
-  if (Array.isArray(value)) {
-    const items = Array.from(value, (item, i) => pythonValue(item, depth + 1, `${label}[${i}]`));
-    return pythonBlock('[', items, ']', depth);
-  }
-  const entries = new Map<string, string>();
-  for (const [key, item] of Object.entries(value)) {
-    if (item !== undefined) entries.set(key, pythonValue(item, depth + 1, `${label}.${key}`));
-  }
-  return pythonDict(entries, depth);
-}
-
-function pythonDict(entries: ReadonlyMap<string, string>, depth: number): string {
-  const items = [...entries]
-    .sort(([a], [b]) => byCodePoint(a, b))
-    .map(([key, text]) => `${pythonString(key)}: ${text}`);
-  return pythonBlock('{', items, '}', depth);
-}
-
-function pythonBlock(left: string, items: readonly string[], right: string, depth: number): string {
-  if (items.length === 0) return left + right;
-  const line = `\n${'  '.repeat(depth)}`;
-  return `${left}${line}  ${items.join(`,${line}  `)}${line}${right}`;
-}
-
-/** A string under json.dumps's ensure_ascii. */
-function pythonString(text: string): string {
-  return JSON.stringify(text).replace(/[\u007f-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
-}
-
-/** Python's repr of a float: the shortest digits that read back, as JS, but with its own choice of notation. */
-function pythonFloat(value: number): string {
-  if (!Number.isFinite(value)) return String(value);
-  const [digits, exponent] = value.toExponential().split('e') as [string, string];
-  if (Number(exponent) < -4 || Number(exponent) >= 16)
-    return `${digits}e${exponent[0]}${exponent.slice(1).padStart(2, '0')}`;
-  const text = Object.is(value, -0) ? '-0' : String(value);
-  return text.includes('.') ? text : `${text}.0`;
-}
-
-/** Python's order of strings; JS compares UTF-16 units, which puts U+1F600 before U+FF5E. */
-function byCodePoint(a: string, b: string): number {
-  const left = Array.from(a, (c) => c.codePointAt(0)!);
-  const right = Array.from(b, (c) => c.codePointAt(0)!);
-  const i = left.findIndex((c, i) => c !== right[i]);
-  return i < 0 ? left.length - right.length : left[i]! - (right[i] ?? -1);
 }
 
 function checkPath(name: string, value: unknown): void {

@@ -3,17 +3,17 @@ import { assertOptions, show } from '../options';
 import { native } from '../native/addon';
 import type { SchedulerConfig } from './config';
 
-/** The tables of a schedule. Immutable: a run keeps the one it started with. */
+/** The tables of a scheduler. Never changed: setTimesteps and setSigmas make new ones, and a run keeps those it started with. */
 export interface Schedule {
-  /** Times t from 1 down to samplingEps. */
+  /** [N] times t, from 1 down to samplingEps. */
   readonly timesteps: Float32Array | null;
-  /** sigma(t) of each timestep (eq. 31), descending: what the model is conditioned on. */
+  /** [N] sigma(t) of each timestep (eq. 31), descending: the model's input. */
   readonly sigmas: Float32Array;
-  /** The geometric sequence of noise levels, ascending: what the steps use. */
+  /** [N] the geometric sequence of noise levels, ascending, which the steps use. */
   readonly discreteSigmas: Float32Array;
 }
 
-/** The largest schedule: indices are computed in float32, which is exact up to here. */
+/** The most steps: indices are computed in float32, where integers are exact up to 2^24. */
 const maxSteps = 2 ** 24;
 
 export const missingTimesteps =
@@ -39,7 +39,7 @@ function noiseLevel(value: unknown, name: string): number {
   return value as number;
 }
 
-/** linspace(1, samplingEps, count). Warns where rounding makes a timestep's index differ from its place. */
+/** linspace(1, samplingEps, count). Warns where samplingEps gives some timestep the index of another one's noise level. ERR_RANGE. */
 export function timestepTable(count: number, samplingEps: number): Float32Array {
   stepCount(count);
   finite(samplingEps, 'samplingEps');
@@ -55,15 +55,15 @@ export function timestepTable(count: number, samplingEps: number): Float32Array 
 }
 
 export interface SigmaOptions {
-  /** Smallest noise level, > 0; the config's unless given. */
+  /** Smallest noise level, finite, > 0. Default: the config's. */
   sigmaMin?: number;
-  /** Largest noise level, > 0; the config's unless given. */
+  /** Largest noise level, finite, > 0. Default: the config's. */
   sigmaMax?: number;
-  /** Last timestep, finite; only used where no timesteps are set. */
+  /** Last timestep, finite; used only where no timesteps are set. Default: the config's. */
   samplingEps?: number;
 }
 
-/** The schedule of set_sigmas: new noise levels, and timesteps where there are none. */
+/** The tables after set_sigmas: new noise levels, and new timesteps if there are none. ERR_RANGE, ERR_CONFIG. */
 export function withSigmas(
   schedule: Pick<Schedule, 'timesteps'>,
   count: number,
@@ -82,12 +82,12 @@ export function withSigmas(
   return { timesteps, sigmas, discreteSigmas };
 }
 
-/** The schedule that the reference's pipeline sets: timesteps first, then sigmas. */
+/** The tables that the reference's pipeline sets: set_timesteps, then set_sigmas. */
 export function inferenceSchedule(count: number, config: SchedulerConfig): Schedule {
   return withSigmas({ timesteps: timestepTable(count, config.samplingEps) }, count, config);
 }
 
-/** Index into the discrete sigmas of time t: trunc(t (N - 1)) in float32. ERR_RANGE where it is none. */
+/** The index of time t in discreteSigmas: trunc(t (N - 1)) in float32. ERR_RANGE outside the table, ERR_STATE without timesteps. */
 export function indexOf(schedule: Schedule, timestep: number): number {
   const { timesteps, discreteSigmas } = schedule;
   if (timesteps === null) throw new ScoreSdeError('ERR_STATE', missingTimesteps);
@@ -100,7 +100,7 @@ export function indexOf(schedule: Schedule, timestep: number): number {
   return index;
 }
 
-/** The next smaller noise level, 0 below the smallest: sigma_{i-1} of eq. 47. Indices count from the end where negative, as in the reference. */
+/** The noise level before index i: sigma_{i-1} of eq. 47, 0 for index 0. A negative i - 1 counts from the end, as in the reference. ERR_RANGE. */
 export function adjacentSigma(discreteSigmas: Float32Array, index: number): number {
   if (index === 0) return 0;
   const at = index - 1;

@@ -14,26 +14,26 @@ import {
 } from './schedule';
 import { planAddNoise, planStepCorrect, planStepPred, type NoiseOptions, type StepOptions } from './steps';
 
-/** What a predictor step gives: the sample of x_{i-1}, and its mean before noise was added. */
+/** The result of a predictor step: x_{i-1}, and its mean before noise is added. Both have the dims of `sample`. */
 export interface SdeVeOutput<Sample = Tensor, Mean = Tensor> {
   prevSample: Sample;
   prevSampleMean: Mean;
 }
 
-/** What a corrector step gives. */
+/** The result of a corrector step, with the dims of `sample`. */
 export interface SchedulerOutput<Sample = Tensor> {
   prevSample: Sample;
 }
 
 type None = Record<never, never>;
-/** A new tensor is float32; one that was given is what it is. */
+/** A new tensor is float32; a given one may be of any type. */
 type Result<O, Name extends 'out' | 'outMean'> = Name extends keyof O
   ? O[Name] extends undefined
     ? Tensor<'float32'>
     : Tensor
   : Tensor<'float32'>;
 
-/** Whether a flag that is true unless given is set: either way where its type does not tell. */
+/** The value of a flag that defaults to true; both where its type does not tell. */
 type Flag<O, Name extends 'returnDict' | 'returnMean'> = Name extends keyof O
   ? O[Name] extends false
     ? 'no'
@@ -56,7 +56,7 @@ export type StepPredResult<O> = Forms<Result<O, 'out'>, Result<O, 'outMean'>>[Fl
 /** The form of a corrector step's result, by its options. */
 export type StepCorrectResult<O> = Forms<Result<O, 'out'>, never>[Flag<O, 'returnDict'>]['no'];
 
-/** Where the normals of addNoise come from and its result goes. */
+/** The generator and output of addNoise. */
 export type AddNoiseOptions = Omit<NoiseOptions, 'noise'>;
 type NewNoised = AddNoiseOptions & { out?: undefined };
 type AddNoiseArgs<Options> = [
@@ -84,9 +84,9 @@ function shapeCorrect<O>(result: SchedulerOutput, options: StepOptions): StepCor
  * The variance exploding SDE scheduler of Song et al. 2021 (arXiv 2011.13456) with predictor-corrector sampling: diffusers'
  * ScoreSdeVeScheduler, with its names, tables, quirks and numbers.
  *
- * States are batches, [B, ...] of any rank >= 1, in float32, float16 or bfloat16; arithmetic and results are float32
- * unless `out` says otherwise. Steps run where they are called; the ...Async twins run off the event loop, in order
- * for the same memory and in parallel for different.
+ * States are batches, [B, ...] of any rank >= 1, in float32, float16 or bfloat16. Arithmetic is float32, and so are results
+ * unless `out` has another type. A step runs on the calling thread, its ...Async twin on the addon's threads. Asynchronous calls
+ * that use the same memory run in the order in which they were made; other calls run at the same time.
  */
 export class ScoreSdeVeScheduler {
   /** The order of the solver. */
@@ -95,8 +95,8 @@ export class ScoreSdeVeScheduler {
   #schedule: Schedule;
 
   /**
-   * Makes the tables of `numTrainTimesteps` entries, so that a fresh scheduler can be used at once.
-   * @throws ScoreSdeError ERR_CONFIG naming the option that is unknown or out of range
+   * Calls setSigmas(numTrainTimesteps), so that the scheduler can be used at once.
+   * @throws ScoreSdeError ERR_CONFIG (an unknown option, or one out of its range)
    */
   constructor(options: Partial<SchedulerConfig> = {}) {
     this.#stored = { config: resolveConfig(options) };
@@ -109,12 +109,21 @@ export class ScoreSdeVeScheduler {
     return scheduler;
   }
 
-  /** A scheduler from the content of a scheduler_config.json: text or object, snake_case or camelCase. Overrides win. ERR_CONFIG. */
+  /**
+   * A scheduler from the content of a scheduler_config.json.
+   * @param config Its text or object, with keys in snake_case or camelCase
+   * @param overrides Replace fields of `config`
+   * @throws ScoreSdeError ERR_CONFIG
+   */
   static fromConfig(config: string | object, overrides?: Partial<SchedulerConfig>): ScoreSdeVeScheduler {
     return ScoreSdeVeScheduler.#of(parseConfig(config, overrides));
   }
 
-  /** A scheduler from the scheduler_config.json of a folder, or of its `subfolder`. ERR_CONFIG, ERR_IO. */
+  /**
+   * A scheduler from the scheduler_config.json of a folder.
+   * @param options subfolder: where the file is, with `dir` itself second; the others replace fields of the file
+   * @throws ScoreSdeError ERR_CONFIG (no such file, or a wrong one), ERR_IO
+   */
   static async fromPretrained(
     dir: string,
     options: { subfolder?: string } & Partial<SchedulerConfig> = {},
@@ -124,7 +133,10 @@ export class ScoreSdeVeScheduler {
     return ScoreSdeVeScheduler.#of(await readConfig(dir, subfolder, overrides));
   }
 
-  /** Writes scheduler_config.json, byte-identical to diffusers' for the same config, into a folder made if need be. ERR_IO. */
+  /**
+   * Writes DIR/scheduler_config.json, the same bytes that diffusers writes for this config. Makes the folder.
+   * @throws ScoreSdeError ERR_CONFIG (no path), ERR_IO
+   */
   savePretrained(dir: string): Promise<void> {
     return writeConfig(dir, this.#stored);
   }
@@ -143,7 +155,7 @@ export class ScoreSdeVeScheduler {
     return this.config.numTrainTimesteps;
   }
 
-  /** Times from 1 down to samplingEps, [N] float32. Setting null makes the steps fail until setTimesteps. */
+  /** [N] float32 times from 1 down to samplingEps. While they are null, the steps throw ERR_STATE. */
   get timesteps(): Float32Array | null {
     return this.#schedule.timesteps;
   }
@@ -154,27 +166,26 @@ export class ScoreSdeVeScheduler {
     this.#schedule = { ...this.#schedule, timesteps };
   }
 
-  /** sigma(t) of each timestep, [N] float32, descending: what the model is conditioned on. */
+  /** [N] float32 sigma(t) of each timestep, descending: the model's input. */
   get sigmas(): Float32Array {
     return this.#schedule.sigmas;
   }
 
-  /** The noise levels of the steps, [N] float32, ascending. */
+  /** [N] float32 noise levels of the steps, ascending. */
   get discreteSigmas(): Float32Array {
     return this.#schedule.discreteSigmas;
   }
 
-  /** Returns the sample as it is: this scheduler scales nothing. */
+  /** Returns `sample` itself: this scheduler needs no scaling. */
   scaleModelInput<T>(sample: T, _timestep?: PerSample): T {
     return sample;
   }
 
   /**
-   * Sets the timesteps to linspace(1, samplingEps, count), and nothing else: call setSigmas after it.
-   * @param count 0 to 2^24
-   * @param options samplingEps: the last timestep, finite, the config's unless given; a warning says where it is not between 0 and 1/(count - 1).
-   *   device: where the steps are to be made, checked here. The tables stay on the host, where times are looked up, and
-   *   a step takes the levels that it needs along to wherever its states lie, so that no device need wait for the host.
+   * Sets the timesteps to linspace(1, samplingEps, count). Call setSigmas after it: it changes nothing else.
+   * @param count An integer from 0 to 2^24
+   * @param options samplingEps: the last timestep, finite; default the config's; a warning where it is not between 0 and
+   *   1/(count - 1). device: only checked. The tables stay on the host, and a step passes its noise levels to the device.
    * @throws ScoreSdeError ERR_RANGE; ERR_CONFIG, ERR_CUDA_UNAVAILABLE (device)
    */
   setTimesteps(count: number, options: { samplingEps?: number; device?: string } = {}): void {
@@ -185,23 +196,28 @@ export class ScoreSdeVeScheduler {
   }
 
   /**
-   * Sets discreteSigmas (count entries) and sigmas (one a timestep); timesteps only where none are set.
-   * @throws ScoreSdeError ERR_RANGE
+   * Sets discreteSigmas (`count` entries) and sigmas (one a timestep), and timesteps if they are null.
+   * @param count An integer from 0 to 2^24
+   * @throws ScoreSdeError ERR_RANGE, ERR_CONFIG
    */
   setSigmas(count: number, options: SigmaOptions = {}): void {
     this.#schedule = withSigmas(this.#schedule, count, this.config, options);
   }
 
-  /** discreteSigmas[index - 1], and 0 for index 0. Only the count of `t` has a meaning, as in the reference. */
+  /**
+   * discreteSigmas[i - 1] for each index i, and 0 for index 0. `_t` is the reference's parameter; it is not used.
+   * @param indices Integers; a negative i - 1 counts from the end, as in the reference
+   * @throws ScoreSdeError ERR_RANGE, ERR_DTYPE
+   */
   getAdjacentSigma(indices: PerSample | BigInt64Array, _t?: unknown): Float32Array {
     return Float32Array.from(indicesOf(indices, 'indices'), (i) => adjacentSigma(this.discreteSigmas, i));
   }
 
   /**
    * One predictor step: x_{i-1} from x_i and the score.
-   * @param modelOutput The score at `sample`, same dims
-   * @param timestep A time of 0 <= t <= 1 for all samples, or one for each
-   * @param sample [B, ...]
+   * @param modelOutput The score at `sample`, [B, ...]
+   * @param timestep A time, 0 <= t <= 1, for all samples, or one for each
+   * @param sample The states, [B, ...]
    * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_ALIAS, ERR_DISPOSED, ERR_BUSY, ERR_STATE
    */
   stepPred<const O extends StepOptions = None>(
@@ -228,9 +244,9 @@ export class ScoreSdeVeScheduler {
   }
 
   /**
-   * One corrector step: Langevin dynamics at the present noise level.
-   * @param modelOutput The score at `sample`, same dims
-   * @param sample [B, ...], not empty
+   * One corrector step: Langevin dynamics at one noise level.
+   * @param modelOutput The score at `sample`, [B, ...]
+   * @param sample The states, [B, ...], B >= 1
    * @throws ScoreSdeError as stepPred, and ERR_CONFIG (stepSize)
    */
   stepCorrect<const O extends StepOptions = None>(
@@ -257,8 +273,8 @@ export class ScoreSdeVeScheduler {
   /**
    * original + noise * discreteSigmas[timesteps].
    * @param original [B, C, H, W]
-   * @param noise Same dims; drawn from the generator where undefined
-   * @param timesteps Integer indices into the ascending table: one for all or one a sample, from the end where negative
+   * @param noise Normals, [B, C, H, W]; undefined or null: drawn from the generator
+   * @param timesteps Integer indices into discreteSigmas, one for all samples or one for each; negative ones count from the end
    * @throws ScoreSdeError as stepPred
    */
   addNoise(...args: AddNoiseArgs<NewNoised>): Tensor<'float32'>;

@@ -1,7 +1,17 @@
 import { ScoreSdeError } from '../errors';
 import { assertOptions, show } from '../options';
-import { Dtype, NoiseKind, StepSizeCode, type Mark, type Noise, type StepSize } from '../native/abi';
-import { KernelCall, type Call, type Kernel } from '../native/call';
+import {
+  Dtype,
+  NoiseKind,
+  Row,
+  RowKind,
+  RowNormals,
+  StepSizeCode,
+  type Mark,
+  type Noise,
+  type StepSize,
+} from '../native/abi';
+import { KernelCall, type Call } from '../native/call';
 import { bufferOf, DeviceMemory, placeOf } from '../native/memory';
 import type { Access } from '../native/order';
 import { Generator, generatorsOf, planRandn } from '../random/generator';
@@ -17,7 +27,7 @@ import {
   type Target,
 } from '../tensor/operand';
 import type { Tensor, TensorLike } from '../tensor/tensor';
-import { assertPerRow, indicesOf, numbersOf, perRow, type PerSample } from '../tensor/arguments';
+import { assertPerRow, indicesOf, numbersOf, type PerSample } from '../tensor/arguments';
 import { adjacentSigma, indexOf, type Schedule } from './schedule';
 
 /** Where the normals of a step come from: the draw itself, or generators; the default generator without either. */
@@ -60,8 +70,8 @@ const stepOptions = [
 ] as const satisfies (keyof StepOptions)[];
 
 /** A checked step, and where its results will be. */
-export interface Plan<K extends Kernel, Result> {
-  call: KernelCall<K>;
+export interface Plan<Result> {
+  call: KernelCall<'step'>;
   result: Result;
 }
 
@@ -140,6 +150,75 @@ function outputsOf(
   return { out, mean };
 }
 
+/** What a row does, and its coefficients by their places in a record: a number for all rows, or one for each. */
+interface Update {
+  kind: RowKind;
+  stepSize: number;
+  coefficients: readonly (readonly [place: number, values: readonly number[]])[];
+}
+
+// The addon copies records when it is called, so that these serve every call: one for all rows, or one each. A new array
+// would take Node a microsecond.
+const one = new Float32Array(Row.size);
+let each = new Float32Array(0);
+
+/** Writes the records of an update of so many rows. They are good until the next call of this function. */
+function recordsOf({ kind, stepSize, coefficients }: Update, rows: number, normals: RowNormals): Float32Array {
+  let count = 1;
+  for (const [, values] of coefficients) count = Math.max(count, values.length);
+  if (count > 1 && each.length < rows * Row.size) each = new Float32Array(rows * Row.size);
+  const records = count === 1 ? one : each;
+  for (let at = 0; at < count * Row.size; at += Row.size) {
+    records.fill(0, at, at + Row.size);
+    records[at + Row.kind] = kind;
+    records[at + Row.normals] = normals;
+    records[at + Row.stepSize] = stepSize;
+    records[at + Row.a] = 1;
+    for (const [place, values] of coefficients)
+      records[at + place] = values[values.length === 1 ? 0 : at / Row.size]!;
+  }
+  return records;
+}
+
+/** The call of an update, and the memory of its operands. */
+function planUpdate(
+  method: string,
+  update: Update,
+  { x, m, out, mean }: { x: Operand; m?: Operand; out: Operand; mean?: Operand },
+  noise: NoisePlan,
+  mark: Mark = [],
+): KernelCall<'step'> {
+  const { rows, cols } = batchShape(x);
+  const normals = noise.inputs.length > 0 ? RowNormals.given : RowNormals.drawn;
+  return new KernelCall(
+    'step',
+    () => [
+      rows,
+      cols,
+      recordsOf(update, rows, normals),
+      x.memory,
+      x.type,
+      m?.memory ?? null,
+      m?.type ?? Dtype.float32,
+      ...noise.take(),
+      null, // given
+      Dtype.float32,
+      null, // base
+      Dtype.float32,
+      0, // histories
+      out.memory,
+      out.type,
+      mean?.memory ?? null,
+      mean?.type ?? Dtype.float32,
+      null, // pushed
+      Dtype.float32,
+      ...mark,
+    ],
+    accessOf(m ? [x, m, ...noise.inputs] : [x, ...noise.inputs], mean ? [out, mean] : [out], noise.states),
+    { method, before: noise.before, after: noise.after },
+  );
+}
+
 /** The predictor: a step of the reverse diffusion SDE (Song et al. 2021, algorithm 2, eq. 46). */
 export function planStepPred(
   schedule: Schedule,
@@ -148,43 +227,24 @@ export function planStepPred(
   sample: TensorLike,
   options: StepOptions,
   mark: Mark = [],
-): Plan<'stepPred', { prevSample: Tensor; prevSampleMean: Tensor | undefined }> {
+): Plan<{ prevSample: Tensor; prevSampleMean: Tensor | undefined }> {
   assertOptions(options, stepOptions);
   const x = operand(sample, 'sample');
   const m = operand(modelOutput, 'modelOutput');
   assertSameDims(m, x);
-  const { rows, cols } = batchShape(x);
+  const { rows } = batchShape(x);
   const indices = numbersOf(timestep, rows, 'timestep').map((t) => indexOf(schedule, t));
   const { discreteSigmas } = schedule;
-  const sigma = perRow(indices.map((i) => discreteSigmas[i]!));
-  const adjacent = perRow(indices.map((i) => adjacentSigma(discreteSigmas, i)));
+  const sigma = indices.map((i) => discreteSigmas[i]!);
+  const next = indices.map((i) => adjacentSigma(discreteSigmas, i));
   if (options.returnMean === false && options.outMean !== undefined)
     throw new ScoreSdeError('ERR_CONFIG', 'outMean was given and returnMean is false: is the mean wanted?');
   const source = noiseSource(options, x);
   const { out, mean } = outputsOf(options, x, [x, m, ...source.given], options.returnMean !== false);
   const noise = planNoise(source, x, x.type);
-  const call = new KernelCall(
-    'stepPred',
-    () => [
-      rows,
-      cols,
-      m.memory,
-      m.type,
-      x.memory,
-      x.type,
-      ...noise.take(),
-      sigma,
-      adjacent,
-      out.operand.memory,
-      out.operand.type,
-      mean?.operand.memory ?? null,
-      mean?.operand.type ?? Dtype.float32,
-      ...mark,
-    ],
-    accessOf([x, m, ...noise.inputs], mean ? [out.operand, mean.operand] : [out.operand], noise.states),
-    noise.before,
-    noise.after,
-  );
+  const coefficients = [[Row.sigma, sigma] as const, [Row.next, next] as const];
+  const operands = { x, m, out: out.operand, mean: mean?.operand };
+  const call = planUpdate('stepPred', { kind: RowKind.predict, stepSize: 0, coefficients }, operands, noise, mark);
   return { call, result: { prevSample: out.tensor, prevSampleMean: mean?.tensor } };
 }
 
@@ -208,41 +268,23 @@ export function planStepCorrect(
   sample: TensorLike,
   options: StepOptions,
   mark: Mark = [],
-): Plan<'stepCorrect', { prevSample: Tensor }> {
+): Plan<{ prevSample: Tensor }> {
   assertOptions(options, stepOptions);
   const x = operand(sample, 'sample');
   const m = operand(modelOutput, 'modelOutput');
   assertSameDims(m, x);
-  const { rows, cols } = batchShape(x);
+  const { rows } = batchShape(x);
   if (rows === 0) throw new ScoreSdeError('ERR_SHAPE', 'sample must not be an empty batch: it has no norm to measure');
   const stepSize = options.stepSize ?? 'batch';
   if (typeof stepSize !== 'string' || !Object.hasOwn(StepSizeCode, stepSize))
     throw new ScoreSdeError('ERR_CONFIG', `stepSize must be 'batch', 'sample', 'dim' or 'ald', got ${show(stepSize)}`);
-  const sigma = stepSize === 'ald' ? perRow(noiseLevels(options.sigma, rows)) : null;
+  const sigma = stepSize === 'ald' ? noiseLevels(options.sigma, rows) : [0];
   const source = noiseSource(options, x);
   const { out } = outputsOf(options, x, [x, m, ...source.given]);
   const noise = planNoise(source, x, Dtype.float32);
-  const call = new KernelCall(
-    'stepCorrect',
-    () => [
-      rows,
-      cols,
-      m.memory,
-      m.type,
-      x.memory,
-      x.type,
-      ...noise.take(),
-      StepSizeCode[stepSize],
-      snr,
-      sigma,
-      out.operand.memory,
-      out.operand.type,
-      ...mark,
-    ],
-    accessOf([x, m, ...noise.inputs], [out.operand], noise.states),
-    noise.before,
-    noise.after,
-  );
+  const coefficients = [[Row.snr, [snr]] as const, [Row.sigma, sigma] as const];
+  const update = { kind: RowKind.correct, stepSize: StepSizeCode[stepSize], coefficients };
+  const call = planUpdate('stepCorrect', update, { x, m, out: out.operand }, noise, mark);
   return { call, result: { prevSample: out.tensor } };
 }
 
@@ -253,7 +295,7 @@ export function planAddNoise(
   noise: TensorLike | null | undefined,
   indices: unknown,
   options: Omit<NoiseOptions, 'noise'>,
-): Plan<'addNoise', Tensor> {
+): Plan<Tensor> {
   assertOptions(options, ['generator', 'out']);
   const x = operand(original, 'original');
   if (x.dims.length !== 4)
@@ -261,7 +303,7 @@ export function planAddNoise(
       'ERR_SHAPE',
       `original must have four dims, as [batch, channels, height, width], got [${x.dims.join(', ')}]`,
     );
-  const { rows, cols } = batchShape(x);
+  const { rows } = batchShape(x);
   const list = indicesOf(indices, 'timesteps');
   assertPerRow(list, rows, 'timesteps');
   const levels = list.map((index) => {
@@ -275,14 +317,8 @@ export function planAddNoise(
   });
   const source = noiseSource({ ...options, noise: noise ?? undefined }, x);
   const { out } = outputsOf(options, x, [x, ...source.given]);
-  const sigma = perRow(levels);
   const drawn = planNoise(source, x, x.type);
-  const call = new KernelCall(
-    'addNoise',
-    () => [rows, cols, x.memory, x.type, ...drawn.take(), sigma, out.operand.memory, out.operand.type],
-    accessOf([x, ...drawn.inputs], [out.operand], drawn.states),
-    drawn.before,
-    drawn.after,
-  );
+  const update = { kind: RowKind.linear, stepSize: 0, coefficients: [[Row.e, levels] as const] };
+  const call = planUpdate('addNoise', update, { x, out: out.operand }, drawn);
   return { call, result: out.tensor };
 }

@@ -1,10 +1,11 @@
 import { reasonOf, ScoreSdeError } from '../errors';
 import { show } from '../options';
-import { Dtype, type PerRow } from '../native/abi';
+import { Dtype } from '../native/abi';
 import { native } from '../native/addon';
-import { Tensor, typedData, type TensorData, type TensorType } from './tensor';
+import { typedData, type TensorData, type TensorType } from './data';
+import { Tensor } from './tensor';
 
-/** Numbers of an argument that may be one for all samples or one a sample: a number, an array, a typed array or a tensor. */
+/** One number for all samples, or one for each: a number, an array, a typed array, or a tensor of at most one axis. */
 export type PerSample =
   number | readonly number[] | ArrayLike<number> | { readonly data: unknown; readonly dims: readonly number[] };
 
@@ -12,10 +13,10 @@ function isList(value: unknown): value is ArrayLike<unknown> {
   return Array.isArray(value) || (ArrayBuffer.isView(value) && 'length' in value);
 }
 
-/** The values of an argument of at most one axis, or undefined where it is none of the forms. 16-bit floats are widened. ERR_SHAPE for more axes. */
+/** The values of a PerSample argument, 16-bit floats as float32; undefined for any other value. ERR_SHAPE for more than one axis. */
 export function listOf(value: unknown, name: string): ArrayLike<unknown> | undefined {
   if (typeof value === 'number' || typeof value === 'boolean' || typeof value === 'bigint') return [value];
-  // An array whose memory is gone has no iterator, either.
+  // A detached typed array throws when it is iterated.
   if (isList(value)) return value.length === 0 ? [] : value;
   if (value === null || typeof value !== 'object' || !('data' in value)) return undefined;
   const data = dataOf(value, name);
@@ -26,7 +27,7 @@ export function listOf(value: unknown, name: string): ArrayLike<unknown> | undef
   return elementsOf({ data, type: (value as { type?: unknown }).type }, name);
 }
 
-/** The data of a tensor, which may be disposed or lie elsewhere. ERR_DISPOSED. */
+/** The data of a tensor. ERR_DISPOSED where it is disposed or not on the CPU. */
 function dataOf(value: { data?: unknown }, name: string): unknown {
   if (value instanceof Tensor && value.disposed)
     throw new ScoreSdeError('ERR_DISPOSED', `${name} is a disposed tensor`);
@@ -37,8 +38,8 @@ function dataOf(value: { data?: unknown }, name: string): unknown {
   }
 }
 
-/** The types that only onnxruntime's tensors have, and their arrays. */
-const foreign: Record<string, string> = {
+/** The element types that onnxruntime's tensors have and this package's have not, and the class of their data. */
+const onlyOnnxruntime: Record<string, string> = {
   bool: 'Uint8Array',
   int8: 'Int8Array',
   int16: 'Int16Array',
@@ -47,7 +48,7 @@ const foreign: Record<string, string> = {
   uint64: 'BigUint64Array',
 };
 
-/** The elements of anything with `data`, 16-bit floats widened. ERR_DTYPE, ERR_DISPOSED. */
+/** The elements of an object with `data`, 16-bit floats as float32. ERR_DTYPE, ERR_DISPOSED. */
 export function elementsOf(like: { data?: unknown; type?: unknown }, name: string): ArrayLike<unknown> {
   const given = dataOf(like, name);
   if (Array.isArray(given)) return given as unknown[];
@@ -55,13 +56,15 @@ export function elementsOf(like: { data?: unknown; type?: unknown }, name: strin
   const isNumbers =
     like.type === undefined
       ? ['Int8Array', 'Int16Array', 'Uint32Array', 'BigUint64Array'].includes(kind)
-      : typeof like.type === 'string' && Object.hasOwn(foreign, like.type) && foreign[like.type] === kind;
+      : typeof like.type === 'string' &&
+        Object.hasOwn(onlyOnnxruntime, like.type) &&
+        onlyOnnxruntime[like.type] === kind;
   if (isNumbers) return given as ArrayLike<unknown>;
   const { data, type } = typedData(given, like.type, name);
   return widened(data, type);
 }
 
-/** float32 values of float16 or bfloat16 bits; any other data as they are. */
+/** float16 or bfloat16 bits as float32 values; data of another type unchanged. */
 export function widened(data: TensorData, type: TensorType): TensorData {
   if (type !== 'float16' && type !== 'bfloat16') return data;
   const values = new Float32Array(data.length);
@@ -69,7 +72,7 @@ export function widened(data: TensorData, type: TensorType): TensorData {
   return values;
 }
 
-/** ERR_SHAPE unless a list has one value for all rows, or one for each. */
+/** ERR_SHAPE unless `list` has one value, or `rows` values. */
 export function assertPerRow(list: ArrayLike<unknown>, rows: number, name: string): void {
   if (list.length !== 1 && list.length !== rows)
     throw new ScoreSdeError(
@@ -78,12 +81,7 @@ export function assertPerRow(list: ArrayLike<unknown>, rows: number, name: strin
     );
 }
 
-/** A number for each row, from one for all or one each. */
-export function perRow(list: readonly number[]): PerRow {
-  return list.length === 1 ? list[0]! : Float32Array.from(list);
-}
-
-/** The numbers of an argument, one for all rows or one for each. ERR_RANGE for what is no number, ERR_SHAPE for another count. */
+/** The numbers of a PerSample argument: one for all rows, or one for each. ERR_RANGE for a value that is no number, ERR_SHAPE for another count. */
 export function numbersOf(value: unknown, rows: number, name: string): number[] {
   if (typeof value === 'number' && !Number.isNaN(value)) return [value];
   const list = listOf(value, name);
@@ -97,7 +95,7 @@ export function numbersOf(value: unknown, rows: number, name: string): number[] 
   });
 }
 
-/** Integer indices, as the reference takes int64 tensors: a number, an array, an Int32Array, a BigInt64Array, or a tensor of those. */
+/** Integers: a number, an array, an Int32Array, a BigInt64Array, or a tensor of those (int64 in the reference). ERR_DTYPE for anything else. */
 export function indicesOf(value: unknown, name: string): number[] {
   const list = listOf(value, name);
   const source = value !== null && typeof value === 'object' && 'data' in value ? value.data : value;

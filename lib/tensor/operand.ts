@@ -2,9 +2,10 @@ import { reasonOf, ScoreSdeError } from '../errors';
 import { show } from '../options';
 import { Dtype, type StateMemory } from '../native/abi';
 import { DeviceMemory, placeOf, type Memory } from '../native/memory';
-import { assertFixed, sizeOfDims, Tensor, typedData, type TensorLike } from './tensor';
+import { assertFixed, sizeOfDims, typedData } from './data';
+import { Tensor, type TensorLike } from './tensor';
 
-/** A state as the kernels take it. */
+/** A tensor argument of a kernel, checked. `name` is the argument's in error messages. */
 export interface Operand {
   name: string;
   memory: Memory;
@@ -14,7 +15,7 @@ export interface Operand {
 
 export type StateType = keyof typeof Dtype;
 
-/** A Dtype from its name; ERR_DTYPE for what is not a state's. */
+/** The Dtype of a name. ERR_DTYPE unless it is float32, float16 or bfloat16. */
 export function stateDtype(type: unknown, name: string): Dtype {
   if (typeof type !== 'string' || !Object.hasOwn(Dtype, type))
     throw new ScoreSdeError(
@@ -29,7 +30,7 @@ export function stateTypeOf(type: Dtype): StateType {
   return (Object.keys(Dtype) as StateType[])[type]!;
 }
 
-/** Row-major order without gaps, for objects that know strides (in elements). */
+/** Whether strides (in elements) are those of a dense, row-major array; true where there are none. */
 function isContiguous(dims: readonly number[], strides: unknown): boolean {
   if (!Array.isArray(strides) && !ArrayBuffer.isView(strides)) return true;
   const steps = strides as ArrayLike<number>;
@@ -41,7 +42,7 @@ function isContiguous(dims: readonly number[], strides: unknown): boolean {
   return true;
 }
 
-/** Reads a tensor argument of a step. ERR_DTYPE, ERR_SHAPE, ERR_DISPOSED say what is wrong with which argument. */
+/** Checks a tensor argument. ERR_DTYPE, ERR_SHAPE, ERR_DISPOSED. */
 export function operand(value: TensorLike, name: string): Operand {
   if (value instanceof Tensor) {
     if (value.disposed) throw new ScoreSdeError('ERR_DISPOSED', `${name} is a disposed tensor`);
@@ -57,7 +58,7 @@ export function operand(value: TensorLike, name: string): Operand {
     );
   let given: unknown;
   try {
-    given = value.data; // an ort.Tensor that is disposed, or lies elsewhere, throws here
+    given = value.data; // throws for an ort.Tensor that is disposed or not on the CPU
   } catch (cause) {
     throw new ScoreSdeError('ERR_DISPOSED', `${name} has no data on the CPU: ${reasonOf(cause)}`, { cause });
   }
@@ -90,7 +91,7 @@ export function assertSameDims(actual: Operand, expected: Pick<Operand, 'name' |
   );
 }
 
-/** Rows and columns of a batch: ERR_SHAPE for a tensor without a batch axis. */
+/** A batch as a matrix: the first axis by the product of the others. ERR_SHAPE for a tensor without axes. */
 export function batchShape({ name, dims, memory }: Operand): { rows: number; cols: number } {
   const rows = dims[0];
   if (rows === undefined) throw new ScoreSdeError('ERR_SHAPE', `${name} must have a batch axis, got dims []`);
@@ -102,7 +103,7 @@ export function bytesPerElement(type: Dtype): number {
   return type === Dtype.float32 ? 4 : 2;
 }
 
-/** ERR_CONFIG unless all lie on the host, or on one device. */
+/** ERR_CONFIG unless all operands are on the CPU, or all on one device. */
 export function assertOnePlace(operands: readonly Operand[]): void {
   const [first, ...rest] = operands;
   const place = placeOf(first!.memory);
@@ -120,7 +121,7 @@ function overlaps(a: Memory, b: Memory): boolean {
   );
 }
 
-/** ERR_ALIAS where an output shares memory with an input other than exactly in place, or with another output at all. */
+/** ERR_ALIAS where an output overlaps another output, or overlaps an input without being exactly the same memory. */
 export function assertOutputs(outputs: Operand[], inputs: Operand[]): void {
   outputs.forEach((out, i) => {
     for (const input of inputs) {
@@ -137,19 +138,19 @@ export function assertOutputs(outputs: Operand[], inputs: Operand[]): void {
   });
 }
 
-/** ERR_ALIAS where an output shares memory with an input, even exactly: for work that reads to the end what it begins to write. */
+/** ERR_ALIAS where the output overlaps the input at all: for work that still reads its input after it begins to write. */
 export function assertApart(output: Operand, input: Operand): void {
   if (overlaps(output.memory, input.memory))
     throw new ScoreSdeError('ERR_ALIAS', `${output.name} and ${input.name} overlap: each needs memory of its own`);
 }
 
-/** The memory that a result goes to, and the tensor of it. */
+/** A kernel's output: its memory as an operand, and the tensor to return. */
 export interface Target {
   operand: Operand;
   tensor: Tensor;
 }
 
-/** Where a result goes: the caller's `out`, or a new tensor. */
+/** The caller's `out`, or a new tensor with the dims of `like`. ERR_SHAPE, ERR_DTYPE, ERR_DISPOSED; ERR_CONFIG where `out` is read-only. */
 export function target(
   out: TensorLike | undefined,
   like: Pick<Operand, 'name' | 'dims'>,

@@ -1,21 +1,21 @@
 import { types } from 'node:util';
-import { resolveDevice } from '../devices';
 import { ScoreSdeError } from '../errors';
 import { assertOptions, show } from '../options';
 import { native } from '../native/addon';
-import { deviceIndex, DeviceMemory } from '../native/memory';
+import { DeviceMemory } from '../native/memory';
 import { assertIdle } from '../native/order';
-import { sizeOfDims, Tensor, type TensorType } from './tensor';
+import { assertType, elementBytes, sizeOfDims, type TensorData, type TensorType } from './data';
+import { cudaIndex, cudaStream } from './device';
 
 /** CUDA Array Interface, version 3 (the protocol of Numba, CuPy and PyTorch). */
 export interface CudaArrayInterface {
   readonly shape: readonly number[];
-  /** numpy's words: '<f4', '<f2', '|u1', ...; bfloat16, which it has no word for, as '<V2'. */
+  /** numpy's type string: '<f4', '<f2', '|u1', ...; '<V2' for bfloat16, which numpy does not have. */
   readonly typestr: string;
-  /** The address, and whether it must not be written to. */
+  /** The address, and whether the memory is read-only. */
   readonly data: readonly [pointer: bigint, readonly: boolean];
   readonly strides: null;
-  /** The stream on which the elements are written: a consumer's work must come after it. */
+  /** The cudaStream_t that writes the elements: a consumer orders its work after it. */
   readonly stream: bigint;
   readonly version: 3;
 }
@@ -24,33 +24,48 @@ export interface CudaArrayInterface {
 export interface IpcHandle {
   readonly type: TensorType;
   readonly dims: readonly number[];
-  /** Where the memory lies, as the process that exports it counts the devices. */
+  /** The device, 'cuda:N', as the exporting process numbers them. */
   readonly device: string;
-  /** The 64 bytes of a cudaIpcMemHandle_t, in base64: of a whole block of cudaMalloc's. */
+  /** The 64 bytes of a cudaIpcMemHandle_t in base64, of a whole cudaMalloc block. */
   readonly handle: string;
-  /** Bytes from the beginning of the block to the first element; 0 where it is left out. */
+  /** Bytes from the beginning of the block to the first element. Default 0. */
   readonly offset?: number;
 }
 
 export interface PointerOptions {
-  /** Element type; 'float32' unless given. */
+  /** Element type. Default 'float32'. */
   type?: TensorType;
-  /** 'cuda' or 'cuda:N'; 'cuda:0' unless given. */
+  /** 'cuda' (cuda:0) or 'cuda:N'. Default 'cuda:0'. */
   device?: string;
-  /** Whatever owns the memory: kept alive while the tensor is used. */
+  /** The owner of the memory, kept alive while the tensor is used. */
   owner?: unknown;
-  /** Called once when the tensor is disposed or collected, and the device is done with it. */
+  /** Called once, when the tensor is disposed or collected and the device has finished its work on it. */
   release?: () => void;
-  /** A cudaStream_t on which the elements are written: what this package does next comes after its present work. */
+  /** The cudaStream_t that writes the elements: this package's work on the tensor begins after its present work. */
   stream?: bigint;
 }
 
 export interface StreamOptions {
-  /** A cudaStream_t: what it does next comes after this tensor's present work. */
+  /**
+   * A cudaStream_t of the other library. toDLPack: its later work begins after the present work on the tensor.
+   * fromDLPack: this package's work on the tensor begins after its present work.
+   */
   stream?: bigint;
 }
 
-/** numpy's word, and DLPack's code and bits, of each type. */
+/** A Tensor, as far as this file uses it. tensor.ts, above this file, makes Tensors of what the functions here return. */
+export interface Shared {
+  readonly type: TensorType;
+  readonly memory: TensorData | DeviceMemory;
+  readonly dims: readonly number[];
+}
+
+/** The parts of a tensor on a device. */
+export interface SharedOnDevice extends Shared {
+  readonly memory: DeviceMemory;
+}
+
+/** numpy's type string, and DLPack's type code and bits. */
 const formats: Record<TensorType, [typestr: string, code: number, bits: number]> = {
   float32: ['<f4', 2, 32],
   float16: ['<f2', 2, 16],
@@ -61,42 +76,22 @@ const formats: Record<TensorType, [typestr: string, code: number, bits: number]>
   int64: ['<i8', 0, 64],
 };
 
-/** The memory of a tensor on a device, to be handed to others. ERR_CONFIG for one on the CPU, ERR_DISPOSED, ERR_BUSY. */
-function deviceMemoryOf(tensor: Tensor, what: string): DeviceMemory {
-  if (!(tensor instanceof Tensor)) throw new ScoreSdeError('ERR_DTYPE', `${what} needs a Tensor, got ${show(tensor)}`);
+/** The memory of a tensor on a device. ERR_CONFIG for a tensor on the CPU, ERR_BUSY, ERR_DISPOSED. */
+function deviceMemoryOf(tensor: Shared, method: string): DeviceMemory {
   const { memory } = tensor;
   if (memory instanceof DeviceMemory) {
-    assertIdle({ reads: [memory], writes: [] }, what); // what waits is not on the stream yet
+    // An asynchronous call that waits for its turn has not enqueued its work on the stream yet.
+    assertIdle({ reads: [memory], writes: [] }, method);
     return memory;
   }
   throw new ScoreSdeError(
     'ERR_CONFIG',
-    `${what} needs a tensor on a CUDA device, got one on the CPU: to('cuda') copies it`,
+    `${method} needs a tensor on a CUDA device, got one on the CPU: to('cuda') copies it`,
   );
 }
 
-function assertType(type: unknown): asserts type is TensorType {
-  if (typeof type !== 'string' || !Object.hasOwn(formats, type))
-    throw new ScoreSdeError('ERR_DTYPE', `type must be one of ${Object.keys(formats).join(', ')}, got ${show(type)}`);
-}
-
-function streamArg(stream: unknown): bigint | undefined {
-  if (stream === 0n) return 1n; // cudaStreamLegacy: the same stream, by a name that does not also mean none
-  if (stream === undefined || (typeof stream === 'bigint' && stream >= 0n && stream < 2n ** 64n)) return stream;
-  throw new ScoreSdeError('ERR_CONFIG', `stream must be a cudaStream_t as a bigint, got ${show(stream)}`);
-}
-
-function deviceOf(device: unknown): string {
-  const place = resolveDevice(device ?? 'cuda');
-  if (place !== 'cpu') return place;
-  throw new ScoreSdeError('ERR_CONFIG', `device must be a CUDA device, got ${show(device)}`);
-}
-
-/**
- * A tensor in memory of another owner on a CUDA device: an address, its dims, and how to tell the owner.
- * @throws ScoreSdeError ERR_CONFIG, ERR_SHAPE, ERR_DTYPE, ERR_CUDA_UNAVAILABLE; ERR_CUDA where the address is no device memory
- */
-export function fromPointer(pointer: bigint, dims: readonly number[], options: PointerOptions = {}): Tensor {
+/** See Tensor.fromPointer. */
+export function fromPointer(pointer: bigint, dims: readonly number[], options: PointerOptions = {}): SharedOnDevice {
   assertOptions(options, ['type', 'device', 'owner', 'release', 'stream']);
   const { type = 'float32', owner, release } = options;
   assertType(type);
@@ -105,20 +100,22 @@ export function fromPointer(pointer: bigint, dims: readonly number[], options: P
   if (release !== undefined && typeof release !== 'function')
     throw new ScoreSdeError('ERR_CONFIG', `release must be a function, got ${show(release)}`);
   const length = sizeOfDims(dims, 'dims');
-  const stream = streamArg(options.stream);
-  const index = deviceIndex(deviceOf(options.device));
-  const bytes = length * Tensor.bytesOf(type);
-  if (pointer % BigInt(Tensor.bytesOf(type)) !== 0n)
-    throw new ScoreSdeError('ERR_CONFIG', `pointer must be aligned to the ${Tensor.bytesOf(type)} bytes of ${type}`);
+  const stream = cudaStream(options.stream);
+  const index = cudaIndex(options.device);
+  const each = elementBytes(type);
+  const bytes = length * each;
+  if (pointer % BigInt(each) !== 0n)
+    throw new ScoreSdeError('ERR_CONFIG', `pointer must be aligned to the ${each} bytes of ${type}`);
+  // The closure keeps the owner alive.
   const end = owner === undefined && release === undefined ? null : () => void [owner, release?.()];
-  // First what may fail: an owner is told of an end only where the tensor began.
+  // Before deviceFromPointer: `release` must not be called where fromPointer throws.
   if (stream !== undefined) native.deviceWaitFor(index, stream);
   const handle = native.deviceFromPointer(index, pointer, bytes, end);
-  return Tensor.onDevice(type, new DeviceMemory(handle, index, length, bytes), dims);
+  return { type, memory: new DeviceMemory(handle, index, length, bytes), dims };
 }
 
-/** What other libraries of this process need to use a tensor on a device where it lies. ERR_CONFIG, ERR_DISPOSED. */
-export function cudaArrayInterface(tensor: Tensor): CudaArrayInterface {
+/** See Tensor.cudaArrayInterface. */
+export function cudaArrayInterface(tensor: Shared): CudaArrayInterface {
   const memory = deviceMemoryOf(tensor, 'cudaArrayInterface');
   return {
     shape: tensor.dims,
@@ -130,19 +127,19 @@ export function cudaArrayInterface(tensor: Tensor): CudaArrayInterface {
   };
 }
 
-/** External tensors that were taken: each is to be taken once. */
+/** The DLPack tensors that fromDLPack has taken: each can be taken once. */
 const taken = new WeakSet<object>();
 
 /** See Tensor.toDLPack. */
-export function toDLPack(tensor: Tensor, options: StreamOptions = {}): object {
+export function toDLPack(tensor: Shared, options: StreamOptions = {}): object {
   assertOptions(options, ['stream']);
   const memory = deviceMemoryOf(tensor, 'toDLPack');
   const [, code, bits] = formats[tensor.type];
-  return native.deviceToDlpack(memory.handle, tensor.dims, code, bits, streamArg(options.stream) ?? 0n);
+  return native.deviceToDlpack(memory.handle, tensor.dims, code, bits, cudaStream(options.stream) ?? 0n);
 }
 
 /** See Tensor.fromDLPack. */
-export function fromDLPack(external: object, options: StreamOptions = {}): Tensor {
+export function fromDLPack(external: object, options: StreamOptions = {}): SharedOnDevice {
   assertOptions(options, ['stream']);
   if (!types.isExternal(external))
     throw new ScoreSdeError(
@@ -150,7 +147,7 @@ export function fromDLPack(external: object, options: StreamOptions = {}): Tenso
       `fromDLPack needs an external DLManagedTensorVersioned, got ${show(external)}`,
     );
   if (taken.has(external)) throw new ScoreSdeError('ERR_STATE', 'the DLPack tensor was taken already');
-  const stream = streamArg(options.stream);
+  const stream = cudaStream(options.stream);
   const tensorTypes = Object.keys(formats) as TensorType[];
   const known = tensorTypes.flatMap((type) => formats[type].slice(1) as number[]);
   const { handle, device, dims, format, readOnly } = native.deviceFromDlpack(external, known);
@@ -163,18 +160,19 @@ export function fromDLPack(external: object, options: StreamOptions = {}): Tenso
     throw error;
   }
   const length = sizeOfDims(dims, 'dims');
-  return Tensor.onDevice(type, new DeviceMemory(handle, device, length, length * Tensor.bytesOf(type), readOnly), dims);
+  return { type, memory: new DeviceMemory(handle, device, length, length * elementBytes(type), readOnly), dims };
 }
 
 /** See Tensor.toIpcHandle. */
-export function toIpcHandle(tensor: Tensor): IpcHandle {
+export function toIpcHandle(tensor: Shared): IpcHandle {
   const memory = deviceMemoryOf(tensor, 'toIpcHandle');
-  const { type, dims, device } = tensor;
-  return { type, dims, device, handle: Buffer.from(native.deviceToIpc(memory.handle)).toString('base64'), offset: 0 };
+  const { type, dims } = tensor;
+  const handle = Buffer.from(native.deviceToIpc(memory.handle)).toString('base64');
+  return { type, dims, device: memory.device, handle, offset: 0 };
 }
 
 /** See Tensor.fromIpcHandle. */
-export function fromIpcHandle(json: IpcHandle): Tensor {
+export function fromIpcHandle(json: IpcHandle): SharedOnDevice {
   const { type, dims, device, handle, offset = 0 } = (json ?? {}) as Partial<IpcHandle>;
   assertType(type);
   const bytes = typeof handle === 'string' ? Uint8Array.from(Buffer.from(handle, 'base64')) : new Uint8Array();
@@ -183,44 +181,15 @@ export function fromIpcHandle(json: IpcHandle): Tensor {
       'ERR_CONFIG',
       `handle must be the base64 of 64 bytes, as toIpcHandle gives it, got ${show(handle)}`,
     );
-  const each = Tensor.bytesOf(type);
+  const each = elementBytes(type);
   if (!Number.isSafeInteger(offset) || offset < 0 || offset % each !== 0)
     throw new ScoreSdeError(
       'ERR_CONFIG',
       `offset must be a number of bytes, a multiple of the ${each} of ${type}, got ${show(offset)}`,
     );
   const length = sizeOfDims(dims, 'dims');
-  const index = deviceIndex(deviceOf(device));
+  const index = cudaIndex(device);
   const size = length * each;
   const opened = native.deviceFromIpc(index, bytes, offset, size);
-  return Tensor.onDevice(type, new DeviceMemory(opened, index, length, size), dims!);
-}
-
-/** The stream of this thread on a device, a cudaStream_t: all work of its tensors is enqueued there. ERR_CUDA_UNAVAILABLE. */
-export function streamOf(device = 'cuda'): bigint {
-  return native.deviceStream(deviceIndex(deviceOf(device)));
-}
-
-/** Has what the device's stream does next come after what `stream` has to do now; neither waits on the host. */
-export function waitForStream(stream: bigint, device = 'cuda'): void {
-  if (streamArg(stream) === undefined)
-    throw new ScoreSdeError('ERR_CONFIG', 'stream must be a cudaStream_t as a bigint');
-  native.deviceWaitFor(deviceIndex(deviceOf(device)), stream);
-}
-
-/** Has what `stream` does next come after what the device's stream has to do now. */
-export function signalStream(stream: bigint, device = 'cuda'): void {
-  if (streamArg(stream) === undefined)
-    throw new ScoreSdeError('ERR_CONFIG', 'stream must be a cudaStream_t as a bigint');
-  native.devicePrecede(deviceIndex(deviceOf(device)), stream);
-}
-
-/** Bytes of a device's memory that tensors of this thread hold, and that are kept for the next ones. */
-export function memoryUsage(device = 'cuda'): { used: number; kept: number } {
-  return native.deviceUsage(deviceIndex(deviceOf(device)));
-}
-
-/** Gives back to the device what is kept for tensors to come. Waits for the device. */
-export function emptyCache(device = 'cuda'): void {
-  native.deviceTrim(deviceIndex(deviceOf(device)));
+  return { type, memory: new DeviceMemory(opened, index, length, size), dims: dims! };
 }

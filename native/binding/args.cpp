@@ -5,6 +5,7 @@
 #include <iterator>
 #include <limits>
 
+#include "binding/records.hpp"
 #include "cpu/torch_stream.hpp"
 
 namespace score_sde::binding {
@@ -187,28 +188,13 @@ View Args::view(size_t count) {
   return {memoryOf(value, count * sizeOf(type), sizeOf(type)), type};
 }
 
-PerRow Args::perRow(size_t rows) {
-  const Napi::Value value = take();
-  if (value.IsNull()) return {};
-  if (value.IsNumber()) return {{value.As<Napi::Number>().FloatValue()}};
-  if (DeviceMemory* const memory = value.IsTypedArray() ? nullptr : deviceMemoryOf(value)) {
-    PerRow values;
-    values.device = static_cast<const float*>(deviceMemoryAt(*memory, sizeof(float)));
-    values.each = memory->buffer->bytes > sizeof(float);
-    if (values.each) deviceMemoryAt(*memory, rows * sizeof(float));
-    return values;
-  }
-  const auto* const first = static_cast<const float*>(hostMemoryOf(value, rows * sizeof(float), sizeof(float)));
-  return {{first, first + rows}};
-}
-
 View Args::viewOrNull(size_t count) {
   if (!info_[next_].IsNull()) return view(count);
   next_ += 2;
   return {};
 }
 
-Noise Args::noise(Shape shape) {
+Noise Args::noise(Shape shape, bool optional) {
   Noise noise;
   const double kind = number();
   const auto expectStreams = [&](size_t streams) {
@@ -244,15 +230,49 @@ Noise Args::noise(Shape shape) {
     for (uint32_t i = 0; i < states.Length(); ++i)
       noise.torch.push_back(static_cast<TorchState*>(hostMemoryOf(states[i], sizeof(TorchState), alignof(TorchState))));
     noise.type = dtype();
+  } else if (kind == 3 && optional) {
+    next_ += 2;
   } else {
     fail(env(), Status::error("ERR_NATIVE", "expected a kind of noise"));
   }
   return noise;
 }
 
-FiniteMark Args::mark() {
+std::vector<RowStep> Args::recordsOf(Napi::Value value, size_t rows) {
+  Bytes memory;
+  if (!bytesOf(value, memory) || reinterpret_cast<uintptr_t>(memory.data) % alignof(float) != 0)
+    fail(env(), Status::error("ERR_NATIVE", "expected a Float32Array of records as argument " + std::to_string(next_)));
+  const size_t count = memory.length / (kRecordFloats * sizeof(float));
+  if (count == 0 || (count < rows && count != 1))
+    fail(env(), Status::error("ERR_NATIVE", "expected a record for all rows, or one each"));
+  std::vector<RowStep> records(count < rows ? 1 : rows);
+  for (size_t r = 0; r < records.size(); ++r) {
+    const Status status = readRecord(reinterpret_cast<const float*>(memory.data) + r * kRecordFloats, records[r]);
+    if (!status.ok()) fail(env(), status);
+  }
+  return records;
+}
+
+void Args::records(StepParams& p) {
+  const Napi::Value value = take();
+  if (!value.IsArray()) {
+    p.rows = recordsOf(value, p.shape.rows);
+    return;
+  }
+  const Napi::Array pair = value.As<Napi::Array>();
+  p.rows = recordsOf(pair.Get(uint32_t{0}), 1);
+  DeviceMemory* const memory = deviceMemoryOf(pair.Get(uint32_t{1}));
+  if (memory == nullptr) fail(env(), Status::error("ERR_NATIVE", "expected device memory of records"));
+  void* const data = deviceMemoryAt(*memory, sizeof(RowStep));
+  if (reinterpret_cast<uintptr_t>(data) % alignof(RowStep) != 0)
+    fail(env(), Status::error("ERR_NATIVE", "the memory of the records is not aligned"));
+  p.device = static_cast<const RowStep*>(data);
+  p.deviceRows = memory->buffer->bytes / sizeof(RowStep) < p.shape.rows ? 1 : p.shape.rows;
+}
+
+FiniteMark Args::mark(size_t rows) {
   if (next_ >= info_.Length()) return {};
-  auto* const first = static_cast<uint32_t*>(memoryOf(take(), sizeof(uint32_t), alignof(uint32_t)));
+  auto* const first = static_cast<uint32_t*>(memoryOf(take(), rows * sizeof(uint32_t), alignof(uint32_t)));
   return {first, static_cast<uint32_t>(count())};
 }
 

@@ -64,15 +64,17 @@ class Args {
   T* array(size_t count) {
     return static_cast<T*>(memory(count, sizeof(T)));
   }
-  /// One number for all rows, a Float32Array of one each, device memory of one or one each, or null for none.
-  PerRow perRow(size_t rows);
-  /// Kind, source and Dtype of a batch's noise.
-  Noise noise(Shape shape);
-  /// Device memory of a word and an index, or nothing more.
-  FiniteMark mark();
+  /// Kind, source and Dtype of a batch's noise; where a step may do without, its kind may be 3, for none.
+  Noise noise(Shape shape, bool optional = false);
+  /// The records of a step: a Float32Array of one for all rows, or one each; or a pair of such an array's first record
+  /// and of device memory of RowSteps.
+  void records(StepParams& p);
+  /// Device memory of a word a row and an index, or nothing more.
+  FiniteMark mark(size_t rows);
 
  private:
   Napi::Value take();
+  std::vector<RowStep> recordsOf(Napi::Value value, size_t rows);
   uint64_t wordOf(Napi::Value value);
   void* memory(size_t count, size_t elementSize);
   /// Of a typed array, or on a device.

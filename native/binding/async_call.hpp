@@ -1,4 +1,4 @@
-// Calls that run on a pool and settle a promise on the thread of their environment.
+// Calls that run on a thread pool, and then resolve or reject a promise on the thread of their JS environment.
 #pragma once
 
 #include <napi.h>
@@ -15,54 +15,57 @@ namespace score_sde::binding {
 
 class AsyncCalls;
 
-/// The number of a call, and those of the calls that it comes after; nothing for a call that no other comes after.
+/// The number of a call, then the numbers of the calls that it must wait for. Empty for a call that no other call can
+/// wait for.
 using Order = std::vector<int64_t>;
 
-/// Numbers no two calls of the process have in common.
+/// A number that no other call of the process has.
 int64_t nextCallNumber();
 
 class AsyncCall : public cpu::Task {
  public:
-  /// Queues a call, once those that it comes after are over. `held` are the typed arrays that it uses. Without a `pool`
-  /// it runs on the kernels', or on the thread that ended a network's call before it.
+  /// Queues a call, which begins when the calls that it waits for have ended. `held` are the typed arrays that it uses.
+  /// Without a `pool` it runs on the kernels' pool, or, if it waited for a network's run, on the thread of that run.
   static Napi::Promise start(Napi::Env env, std::unique_ptr<AsyncCall> call, Napi::Array held,
                              cpu::ThreadPool* pool = nullptr, const Order& order = {});
 
-  /// Ends a call that no worker has begun, with this status, in its turn among those on the same memory; lets another
-  /// know that nobody waits for it.
+  /// Cancels a call. One that no worker has begun ends with this status, after the calls that it waits for. One that
+  /// has begun is interrupted.
   void cancel(const Status& status);
 
  protected:
-  /// Sees to it that the call runs, once: on the environment's thread, or at the end of the call before it.
+  /// Makes the call run: called once, on the environment's thread, or on the thread that ended the last call it waits
+  /// for.
   virtual Status begin();
-  /// On a worker.
+  /// The work, on a worker thread.
   virtual Status execute() = 0;
-  /// On the environment's thread, after an execute that went well.
+  /// The promise's value: on the environment's thread, after execute() has returned ok.
   virtual Napi::Value result(Napi::Env env) = 0;
-  /// On the environment's thread while execute may be at work: it should come to an end.
+  /// On the environment's thread, while execute() may be at work: makes execute() return soon.
   virtual void interrupt() {}
-  /// The last that is done for a call whose begin() leads to no execute().
+  /// Ends a call whose begin() leads to no execute(). The call may be deleted before this returns.
   void end(Status status);
 
  private:
   friend class AsyncCalls;
   void run() final { end(execute()); }
-  /// Decides, where that call has ended on this thread. A kernel after a network's call goes on at once, on its thread:
-  /// it is short beside what waits there.
-  bool goesOnAfter(const AsyncCall& call);
-  void settle(Napi::Env env);
+  /// Whether this call, a kernel, continues on this thread, on which `run`, a network's run, has ended. A kernel is
+  /// short compared with the runs that wait for the thread.
+  bool continuesAfter(const AsyncCall& run);
+  void resolveOrReject(Napi::Env env);
 
-  std::shared_ptr<AsyncCalls> home_;
+  std::shared_ptr<AsyncCalls> calls_;  // those of the environment
   int64_t number_ = 0;
-  // Guarded by its home.
-  bool over_ = false, cancelled_ = false;
-  size_t awaited_ = 0;  // calls before it that are not over
-  std::vector<AsyncCall*> followers_;
-  AsyncCall* before_ = nullptr;  // which the environment hears of together with this one, and first
+  // Guarded by the mutex of calls_.
+  bool ended_ = false, cancelled_ = false;
+  size_t awaited_ = 0;                 // calls that it waits for and that have not ended
+  std::vector<AsyncCall*> followers_;  // calls that wait for it
+  AsyncCall* predecessor_ =
+      nullptr;  // its promise is resolved just before this call's, in the same turn of the event loop
 
   cpu::ThreadPool* pool_ = nullptr;
-  cpu::ThreadPool* goesOn_ = nullptr;             // the pool whose worker goes on with it
-  std::atomic<cpu::ThreadPool*> queue_{nullptr};  // the pool that it waits for a worker of
+  cpu::ThreadPool* continuesOn_ = nullptr;         // the pool whose worker continues with it
+  std::atomic<cpu::ThreadPool*> queued_{nullptr};  // the pool that it was submitted to
   Status status_;
   Napi::Reference<Napi::Array> held_;
   std::vector<std::shared_ptr<void>> shares_;

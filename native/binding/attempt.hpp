@@ -1,4 +1,4 @@
-// Below the binding nothing throws, but for the standard library where memory ends.
+// Code below the binding throws nothing itself. The standard library throws there when memory runs out.
 #pragma once
 
 #include <exception>
@@ -9,7 +9,7 @@
 
 namespace score_sde::binding {
 
-/// What work() returns, or what it threw as a Status: ERR_MEMORY, or ERR_NATIVE for what nobody expects.
+/// The Status that work() returns, or the Status of what it throws: ERR_MEMORY, or ERR_NATIVE for any other exception.
 template <class Work>
 Status attempt(const Work& work) {
   try {

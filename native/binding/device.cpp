@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <string>
 #include <utility>
 
 #include "binding/args.hpp"
@@ -44,9 +45,9 @@ void check(Napi::Env env, const Status& status) {
 
 void reset(Napi::Env env, DeviceMemory& memory) {
   if (memory.buffer == nullptr) return;
-  const auto bytes = static_cast<int64_t>(memory.buffer->bytes);
+  const int64_t reported = memory.reported;
   memory = {};
-  Napi::MemoryManagement::AdjustExternalMemory(env, -bytes);
+  Napi::MemoryManagement::AdjustExternalMemory(env, -reported);
 }
 
 DeviceMemory& memoryArg(const Napi::CallbackInfo& info, size_t index, size_t bytes = 0) {
@@ -71,6 +72,14 @@ Napi::Array only(Napi::TypedArray array) {
   return held;
 }
 
+Napi::Value externalOf(Napi::Env env, DeviceMemory memory) {
+  return Napi::External<DeviceMemory>::New(env, new DeviceMemory(std::move(memory)),
+                                           [](Napi::Env home, DeviceMemory* gone) {
+                                             reset(home, *gone);
+                                             delete gone;
+                                           });
+}
+
 /// deviceAllocate(device, bytes)
 Napi::Value allocate(const Napi::CallbackInfo& info) {
   Args args(info);
@@ -78,6 +87,29 @@ Napi::Value allocate(const Napi::CallbackInfo& info) {
   std::shared_ptr<cuda::Buffer> buffer;
   check(info.Env(), context->allocate(args.count(), buffer));
   return wrapMemory(info.Env(), std::move(context), std::move(buffer));
+}
+
+/// A part of another buffer, which lives as long as any part does.
+class Slice final : public cuda::Buffer {
+ public:
+  Slice(std::shared_ptr<cuda::Buffer> whole, size_t offset, size_t bytes)
+      : Buffer(static_cast<uint8_t*>(whole->data) + offset, bytes, whole->device), whole_(std::move(whole)) {}
+
+ private:
+  const std::shared_ptr<cuda::Buffer> whole_;
+};
+
+/// deviceSlice(memory, offset, bytes)
+Napi::Value slice(const Napi::CallbackInfo& info) {
+  Args args(info);
+  const DeviceMemory& memory = memoryArg(info, 0);
+  args.skip();
+  const size_t offset = args.count(), bytes = args.count(), all = memory.buffer->bytes;
+  if (offset > all || bytes > all - offset)
+    fail(info.Env(), Status::error("ERR_SHAPE", "expected a part of " + std::to_string(all) + " bytes, got " +
+                                                    std::to_string(bytes) + " from " + std::to_string(offset) + " on"));
+  auto part = std::make_shared<Slice>(memory.buffer, offset, bytes);
+  return externalOf(info.Env(), {memory.context, std::move(part)});  // whose bytes the whole has reported
 }
 
 /// deviceRelease(memory): gives it back now, in the order of the stream.
@@ -178,24 +210,28 @@ Napi::Value doneAsync(const Napi::CallbackInfo& info) {
                           Napi::Array::New(info.Env()));
 }
 
-/// What publishFirst keeps: where the device notes the first call whose result was not finite, and what of it is known.
+/// Where the device notes, for each row, the first call whose result was not finite, and what of that is known.
 struct Mark {
   DeviceMemory memory;
+  size_t rows;
   std::shared_ptr<const uint32_t> seen;
 };
 
-/// deviceMark(device): { handle, mark }, the memory to give to steps and what deviceMarkSeen reads.
+/// deviceMark(device, rows): { handle, mark }, the memory to give to steps and what deviceMarkSeen reads.
 Napi::Value mark(const Napi::CallbackInfo& info) {
   Args args(info);
   const Napi::Env env = info.Env();
   auto context = contextOf(env, args.count());
-  std::shared_ptr<cuda::Buffer> word;
-  check(env, context->allocate(sizeof(uint32_t), word));
-  check(env, context->fill(word->data, 0xff, sizeof(uint32_t)));  // UINT32_MAX, for none
-  auto* const kept = new Mark{{context, word}, nullptr};
+  const size_t rows = args.count();
+  if (rows == 0 || rows > UINT32_MAX) fail(env, Status::error("ERR_NATIVE", "expected rows to mark"));
+  const size_t bytes = rows * sizeof(uint32_t);
+  std::shared_ptr<cuda::Buffer> words;
+  check(env, context->allocate(bytes, words));
+  check(env, context->fill(words->data, 0xff, bytes));  // UINT32_MAX, for none
+  auto* const kept = new Mark{{context, words}, rows, nullptr};
   Napi::Object result = Napi::Object::New(env);
   result.Set("mark", Napi::External<Mark>::New(env, kept, [](Napi::Env, Mark* m) { delete m; }));
-  result.Set("handle", wrapMemory(env, std::move(context), std::move(word)));
+  result.Set("handle", wrapMemory(env, std::move(context), std::move(words)));
   return result;
 }
 
@@ -204,9 +240,12 @@ Napi::Value mark(const Napi::CallbackInfo& info) {
 Napi::Value markSeen(const Napi::CallbackInfo& info) {
   Args args(info);
   Mark& mark = *args.external<Mark>();
-  const uint32_t known = mark.seen == nullptr ? UINT32_MAX : *const_cast<const volatile uint32_t*>(mark.seen.get());
-  check(info.Env(), mark.memory.context->publish(static_cast<uint32_t*>(mark.memory.buffer->data), mark.seen));
-  return Napi::Number::New(info.Env(), known);
+  Napi::Uint32Array known = Napi::Uint32Array::New(info.Env(), mark.rows);
+  const volatile uint32_t* const words = mark.seen.get();
+  for (size_t row = 0; row < mark.rows; ++row) known[row] = words == nullptr ? UINT32_MAX : words[row];
+  const auto* const first = static_cast<const uint32_t*>(mark.memory.buffer->data);
+  check(info.Env(), mark.memory.context->publish(first, mark.rows, mark.seen));
+  return known;
 }
 
 Napi::Value streamOf(const Napi::CallbackInfo& info) {
@@ -246,12 +285,9 @@ DeviceMemory* deviceMemoryOf(Napi::Value value) {
 }
 
 Napi::Value wrapMemory(Napi::Env env, std::shared_ptr<cuda::Context> context, std::shared_ptr<cuda::Buffer> buffer) {
-  Napi::MemoryManagement::AdjustExternalMemory(env, static_cast<int64_t>(buffer->bytes));
-  auto* const memory = new DeviceMemory{std::move(context), std::move(buffer)};
-  return Napi::External<DeviceMemory>::New(env, memory, [](Napi::Env home, DeviceMemory* gone) {
-    reset(home, *gone);
-    delete gone;
-  });
+  const auto bytes = static_cast<int64_t>(buffer->bytes);
+  Napi::MemoryManagement::AdjustExternalMemory(env, bytes);
+  return externalOf(env, {std::move(context), std::move(buffer), bytes});
 }
 
 std::shared_ptr<cuda::Context> contextOf(Napi::Env env, size_t device) {
@@ -319,6 +355,7 @@ void ForeignBuffer::sayFarewell() {
 
 void exportDevices(Exports& exports) {
   exports.add("deviceAllocate", allocate);
+  exports.add("deviceSlice", slice);
   exports.add("deviceRelease", release);
   exports.add("deviceAddress", address);
   exports.add("deviceClear", clear);

@@ -15,6 +15,7 @@ namespace score_sde::binding {
 struct DeviceMemory {
   std::shared_ptr<cuda::Context> context;
   std::shared_ptr<cuda::Buffer> buffer;
+  int64_t reported = 0;  // the bytes that the engine counts as memory of this External
 };
 
 /// The device memory in an External, or in the `handle` of an object; null where the value is none.

@@ -1,5 +1,5 @@
-// The exchange structures of DLPack 1.0 (https://dmlc.github.io/dlpack), as far as dense tensors on CUDA devices need
-// them. Layout and numbers are the specification's.
+// The structures of DLPack 1.0 (https://dmlc.github.io/dlpack) that dense tensors on CUDA devices need. Layout and
+// numbers are the specification's.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ struct Tensor {
   int32_t ndim;
   DataType dtype;
   int64_t* shape;
-  int64_t* strides;  // in elements; null where dense
+  int64_t* strides;  // in elements; null for a dense tensor
   uint64_t byteOffset;
 };
 

@@ -6,7 +6,7 @@
 
 namespace score_sde::binding {
 
-/// What the addon gives to JS: functions by their names.
+/// The functions that the addon exports to JS, by name.
 class Exports {
  public:
   Exports(Napi::Env env, Napi::Object object) : env_(env), object_(object) {}

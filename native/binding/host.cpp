@@ -1,11 +1,11 @@
-// What runs on the host alone: tables, generator states, conversions, threads, and what this build and machine can do.
+// Functions of the host alone: tables, generator states, threads, and what this build and machine can do.
 #include <napi.h>
 
 #include "binding/args.hpp"
 #include "binding/async_call.hpp"
 #include "binding/exports.hpp"
 #include "core/tables.hpp"
-#include "cpu/limits.hpp"
+#include "cpu/machine_rates.hpp"
 #include "cpu/multiversion.hpp"
 #include "cpu/thread_pool.hpp"
 #include "cpu/torch_stream.hpp"

@@ -1,4 +1,4 @@
-// Tensor memory: 64-byte aligned, seen by JS as an ArrayBuffer.
+// Tensor memory on the CPU: 64-byte aligned, an ArrayBuffer in JS.
 #include "binding/memory.hpp"
 
 #include <napi.h>
@@ -14,10 +14,10 @@ namespace score_sde::binding {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kMaxBytes = size_t{1} << 32;  // the longest array of Node 20, which ends the process over a longer one
+constexpr size_t kMaxBytes = size_t{1} << 32;  // the longest array of Node 20; a longer one ends the process
 
-/// From malloc, with room to align it: what memalign gives back does not fit the next request of the same size, so that
-/// the heap would grow with every tensor.
+/// Memory from malloc, with room for the alignment. memalign would make the heap grow with every tensor: a block that
+/// it frees does not fit its next request of the same size.
 struct Block {
   explicit Block(size_t bytes) : base(std::malloc(bytes + kAlignment)) {}
   ~Block() { std::free(base); }
@@ -28,14 +28,14 @@ struct Block {
 };
 
 std::mutex mutex;
-/// The blocks of buffers that are neither detached nor collected, by their data.
+/// The blocks of buffers that are neither detached nor collected, by address.
 std::unordered_map<const void*, std::shared_ptr<Block>>& blocks() {
   static auto* const map = new std::unordered_map<const void*, std::shared_ptr<Block>>();
   return *map;
 }
 
-/// Takes a block off the list; it is freed once nothing works on it.
-void forget(const void* data) {
+/// Removes a block from blocks(). It is freed once no call holds it.
+void removeBlock(const void* data) {
   std::shared_ptr<Block> block;
   const std::lock_guard lock(mutex);
   if (const auto found = blocks().find(data); found != blocks().end()) {
@@ -44,14 +44,14 @@ void forget(const void* data) {
   }
 }
 
-/// Node's own end of a buffer, no sooner than the event loop's next turn. It may have been detached, and its address be
-/// another block's by now.
-void release(napi_env, void* data, void* hint) {
+/// Node calls this when a buffer is collected, at the earliest in the event loop's next turn. If the buffer was
+/// detached before, its address may be that of another block by now.
+void onCollected(napi_env, void* data, void* hint) {
   const std::unique_ptr<std::weak_ptr<Block>> block(static_cast<std::weak_ptr<Block>*>(hint));
-  if (!block->expired()) forget(data);
+  if (!block->expired()) removeBlock(data);
 }
 
-/// allocate(bytes): an ArrayBuffer, not cleared.
+/// allocate(bytes): an ArrayBuffer with undefined content.
 Napi::Value allocate(const Napi::CallbackInfo& info) {
   Args args(info);
   const size_t bytes = args.count();
@@ -68,21 +68,21 @@ Napi::Value allocate(const Napi::CallbackInfo& info) {
     blocks()[data] = std::move(block);
   }
   napi_value buffer = nullptr;
-  const napi_status status = napi_create_external_arraybuffer(env, data, bytes, release, hint, &buffer);
+  const napi_status status = napi_create_external_arraybuffer(env, data, bytes, onCollected, hint, &buffer);
   if (status == napi_ok) return Napi::Value(env, buffer);
-  release(env, data, hint);
-  // A runtime that keeps all array buffers in a cage of its own allows no other memory.
+  onCollected(env, data, hint);
+  // A runtime with the V8 memory cage allows no memory from outside it.
   if (status == napi_no_external_buffers_allowed) return Napi::ArrayBuffer::New(env, bytes);
   fail(env, Status::error("ERR_MEMORY", "no ArrayBuffer of " + std::to_string(bytes) + " bytes"));
 }
 
-/// detach(buffer): gives the memory back now; every view of it is empty from then on.
+/// detach(buffer): frees the memory now. Views of the buffer become empty.
 Napi::Value detach(const Napi::CallbackInfo& info) {
   if (!info[0].IsArrayBuffer()) fail(info.Env(), Status::error("ERR_NATIVE", "expected an ArrayBuffer"));
   Napi::ArrayBuffer buffer = info[0].As<Napi::ArrayBuffer>();
   const void* const data = buffer.Data();
   buffer.Detach();
-  forget(data);
+  removeBlock(data);
   return info.Env().Undefined();
 }
 

@@ -1,12 +1,12 @@
-// The memory of tensors.
+// The memory of tensors on the CPU.
 #pragma once
 
 #include <memory>
 
 namespace score_sde::binding {
 
-/// A share in the memory that `allocate` made at this address; null for any other. A terminated worker's buffers go
-/// before its cleanup hooks run, so work on them off its thread needs shares of its own.
+/// A reference to the memory that `allocate` made at this address; null for any other address. Work on another thread
+/// needs it: when a worker_threads worker is terminated, its buffers are freed before its cleanup hooks run.
 std::shared_ptr<void> shareMemory(const void* data);
 
 }  // namespace score_sde::binding

@@ -20,15 +20,15 @@
 namespace score_sde::binding {
 namespace {
 
-/// Threads of their own: a network's run waits on the runtime's threads most of its time, and the kernels must not wait
-/// for it. As many as cores, lest runs that no core is free for hold memory; two at least, lest one holds up all
-/// others.
+/// The threads of network runs. They are not the kernels' threads: a run mostly waits for ONNX Runtime's own threads,
+/// and the kernels must not wait for it. As many as cores, so that no more runs hold memory than can proceed; at least
+/// two, so that one long run does not delay all others.
 cpu::ThreadPool& runners() {
   static auto* const pool = new cpu::ThreadPool(std::max(2, cpu::ThreadPool::defaultThreads()));
   return *pool;
 }
 
-/// Loading a network takes seconds: runs of others do not wait for it.
+/// The threads that load networks. Loading takes seconds, and runs must not wait for it.
 cpu::ThreadPool& loaders() {
   static auto* const pool = new cpu::ThreadPool(2);
   return *pool;
@@ -36,11 +36,12 @@ cpu::ThreadPool& loaders() {
 
 class RunCall;
 
-/// A network as JS holds it. The session goes with the last run that uses it, the device's stream after it.
+/// A network as JS holds it. Runs share the session, so the last of them frees it. The context owns the session's
+/// stream: it is declared first, so that it is destroyed last.
 struct Network {
   std::shared_ptr<cuda::Context> context;
   std::shared_ptr<ort::Session> session;
-  std::unordered_map<uint32_t, RunCall*> runs;  // under way, by the numbers that JS gave them
+  std::unordered_map<uint32_t, RunCall*> runs;  // runs that have not ended, by the ids that JS gave them
 };
 using SharedNetwork = std::shared_ptr<Network>;
 
@@ -115,7 +116,7 @@ class LoadCall final : public AsyncCall {
   std::shared_ptr<ort::Session> session_;
 };
 
-/// Whether CUDA's provider can be used with a library.
+/// Checks that the CUDA provider can be used with a library.
 class ProviderCall final : public AsyncCall {
  public:
   explicit ProviderCall(Args& args) : library_(args.text()), shared_(args.flag()) {}
@@ -143,14 +144,14 @@ class RunCall final : public AsyncCall {
     if (args.isNext(napi_null)) {
       args.skip();
     } else {
-      narrow_ = networkOf(args)->session;
+      singleThreaded_ = networkOf(args)->session;
     }
     atOnce_ = args.count();
-    if (session_ == nullptr || (atOnce_ > 1 && narrow_ == nullptr))
+    if (session_ == nullptr || (atOnce_ > 1 && singleThreaded_ == nullptr))
       fail(args.env(), Status::error("ERR_DISPOSED", "the network is disposed"));
     id_ = static_cast<uint32_t>(args.count());
     p_.backend = &cpu::backend();
-    p_.width = args.count();
+    p_.perCall = args.count();
     p_.fill = args.count();
     p_.dims = args.numbers();
     if (p_.dims.empty()) fail(args.env(), Status::error("ERR_NATIVE", "expected dims"));
@@ -185,8 +186,8 @@ class RunCall final : public AsyncCall {
     return attempt([this]() -> Status {
       if (network_->context != nullptr)
         if (Status s = network_->context->makeCurrent(); !s.ok()) return s;
-      // Beside others it has one thread.
-      return (narrow_ != nullptr && runners().tasks() > 1 ? narrow_ : session_)->run(p_, stop_);
+      // While other runs are at work, this one uses one thread.
+      return (singleThreaded_ != nullptr && runners().runningTasks() > 1 ? singleThreaded_ : session_)->run(p_, stop_);
     });
   }
   Napi::Value result(Napi::Env env) override { return env.Undefined(); }
@@ -194,18 +195,20 @@ class RunCall final : public AsyncCall {
     stop_.request();
     size_t withdrawn = 0;
     for (Strand& strand : strands_) withdrawn += runners().withdraw(strand) ? 1 : 0;
-    if (withdrawn > 0) leave(withdrawn);
+    if (withdrawn > 0) endStrands(withdrawn);
   }
   Status begin() override {
     if (strands_.empty()) return AsyncCall::begin();
-    Strand* const strands = strands_.data();                     // the last of them may end the call
-    for (size_t i = 0, count = strands_.size(); i < count; ++i)  // which fails for the first, or for none
+    // Not a range-for: the last strand may end the call, and with it `this`, before the loop is left.
+    Strand* const strands = strands_.data();
+    for (size_t i = 0, count = strands_.size(); i < count; ++i)  // submit can fail only for the first
       if (!runners().submit(strands[i])) return Status::error("ERR_MEMORY", "no thread can be had");
     return {};
   }
 
  private:
-  /// What a thread does of a divided batch: a call of the network, and the next in its turn among other runs.
+  /// One of the tasks that work on a divided batch at once. Its run() makes one call of the network and submits the
+  /// task again, behind the waiting tasks of other runs.
   class Strand final : public cpu::Task {
    public:
     explicit Strand(RunCall& run) : run_(run) {}
@@ -215,10 +218,11 @@ class RunCall final : public AsyncCall {
     RunCall& run_;
   };
 
+  /// Divides the batch into calls of about the same size: a multiple of atOnce_, if there are rows enough.
   void divide() {
     if (atOnce_ < 2 || p_.rows < 2) return;
-    const size_t most = std::max<size_t>(p_.width, 1) * atOnce_;
-    calls_ = std::min(p_.rows, (p_.rows + most - 1) / most * atOnce_);
+    const size_t roundRows = std::max<size_t>(p_.perCall, 1) * atOnce_;
+    calls_ = std::min(p_.rows, (p_.rows + roundRows - 1) / roundRows * atOnce_);
     left_ = std::min({atOnce_, calls_, static_cast<size_t>(runners().threads())});
     strands_ = std::vector<Strand>(left_, Strand(*this));
   }
@@ -226,7 +230,7 @@ class RunCall final : public AsyncCall {
   void callNext(Strand& strand) {
     if (const size_t i = next_++; i < calls_ && !stop_.requested()) {
       const size_t first = p_.rows * i / calls_, end = p_.rows * (i + 1) / calls_;
-      Status status = attempt([&] { return narrow_->run(ort::rowsOf(p_, first, end - first), stop_); });
+      Status status = attempt([&] { return singleThreaded_->run(ort::rowsOf(p_, first, end - first), stop_); });
       if (!status.ok()) {
         const std::lock_guard lock(mutex_);
         if (failed_.ok()) failed_ = std::move(status);
@@ -236,12 +240,12 @@ class RunCall final : public AsyncCall {
     if (next_ < calls_ && !stop_.requested()) {
       runners().submit(strand);
     } else {
-      leave(1);
+      endStrands(1);
     }
   }
 
-  /// The last strand to leave ends the run.
-  void leave(size_t strands) {
+  /// The last strand to end ends the run.
+  void endStrands(size_t strands) {
     if (left_.fetch_sub(strands) != strands) return;
     end(stop_.requested() ? Status::error("ERR_ABORTED", "the run was ended") : std::move(failed_));
   }
@@ -253,9 +257,9 @@ class RunCall final : public AsyncCall {
   }
 
   SharedNetwork network_;
-  std::shared_ptr<ort::Session> session_, narrow_;
-  size_t atOnce_ = 0;  // calls of the narrow one; 0 or 1: the batch is not divided
-  size_t calls_ = 0;   // of the network, alike in size, for a batch that is
+  std::shared_ptr<ort::Session> session_, singleThreaded_;
+  size_t atOnce_ = 0;  // calls of the single-threaded session at once; 0 or 1: the batch is not divided
+  size_t calls_ = 0;   // calls that a divided batch is made of
   std::vector<Strand> strands_;
   std::atomic<size_t> next_{0}, left_{0};
   std::mutex mutex_;
@@ -266,7 +270,7 @@ class RunCall final : public AsyncCall {
   ort::Stop stop_;
 };
 
-/// Gives the session back, unless a run still uses it: then that does.
+/// Frees the session, off the event loop. If a run still uses the session, that run frees it.
 class ReleaseCall final : public AsyncCall {
  public:
   explicit ReleaseCall(Args& args) : session_(std::move(networkOf(args)->session)) {}
@@ -296,7 +300,7 @@ Napi::Value runNetworkAsync(const Napi::CallbackInfo& info) {
   return AsyncCall::start(info.Env(), std::move(call), args.held(), &runners(), order);
 }
 
-/// Ends a run that is under way, if it still is.
+/// stopNetwork(network, id): stops a run if it has not ended.
 Napi::Value stopNetwork(const Napi::CallbackInfo& info) {
   Args args(info);
   const SharedNetwork network = networkOf(args);

@@ -2,6 +2,7 @@
 // both enqueue the operation where they are called; the twin's promise is of its end.
 #include <napi.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "binding/async_call.hpp"
 #include "binding/attempt.hpp"
 #include "binding/exports.hpp"
+#include "binding/records.hpp"
 #include "core/backend.hpp"
 #include "cpu/backend.hpp"
 
@@ -28,68 +30,56 @@ struct Randn {
   Napi::Value result(Napi::Env env) { return env.Undefined(); }
 };
 
-struct StepPred {
-  StepPredParams p;
-  bool finite = true;
-  explicit StepPred(Args& args) {
+struct Step {
+  StepParams p;
+  std::vector<uint32_t> bad;
+  explicit Step(Args& args) {
     p.shape = args.shape();
-    p.modelOutput = args.view(p.shape.size());
+    args.records(p);
     p.sample = args.view(p.shape.size());
-    p.noise = args.noise(p.shape);
-    p.sigma = args.perRow(p.shape.rows);
-    p.adjacentSigma = args.perRow(p.shape.rows);
+    p.output = args.viewOrNull(p.shape.size());
+    p.noise = args.noise(p.shape, true);
+    if (const View given = args.viewOrNull(p.shape.size()); given.data != nullptr) p.noise.given = given;
+    p.base = args.viewOrNull(p.shape.size());
+    const size_t histories = args.count();
+    if (histories > p.history.size())
+      fail(args.env(), Status::error("ERR_NATIVE", "expected at most " + std::to_string(p.history.size()) + " histories"));
+    for (size_t k = 0; k < histories; ++k) p.history[k] = args.viewOrNull(p.shape.size());
     p.out = args.view(p.shape.size());
     p.mean = args.viewOrNull(p.shape.size());
-    p.mark = args.mark();
+    p.pushed = args.viewOrNull(p.shape.size());
+    p.mark = args.mark(p.shape.rows);
+    for (const RowStep& row : p.rows)
+      if (const Status status = checkRow(p, row); !status.ok()) fail(args.env(), status);
   }
-  Status run(Backend& backend) { return backend.stepPred(p, &finite); }
-  Napi::Value result(Napi::Env env) { return Napi::Boolean::New(env, finite); }
+  Status run(Backend& backend) { return backend.step(p, &bad); }
+  Napi::Value result(Napi::Env env) {
+    if (bad.empty()) return env.Null();
+    Napi::Uint32Array rows = Napi::Uint32Array::New(env, bad.size());
+    std::copy(bad.begin(), bad.end(), rows.Data());
+    return rows;
+  }
 };
 
-struct StepCorrect {
-  StepCorrectParams p;
-  bool finite = true;
-  explicit StepCorrect(Args& args) {
-    p.shape = args.shape();
-    p.modelOutput = args.view(p.shape.size());
-    p.sample = args.view(p.shape.size());
-    p.noise = args.noise(p.shape);
-    p.stepSize = static_cast<StepSize>(args.count());
-    p.snr = args.perRow(p.shape.rows);
-    p.sigma = args.perRow(p.shape.rows);
-    p.out = args.view(p.shape.size());
-    p.mark = args.mark();
-  }
-  Status run(Backend& backend) {
-    if (p.stepSize > StepSize::Ald ||
-        (p.stepSize == StepSize::Ald && p.sigma.values.empty() && p.sigma.device == nullptr))
-      return Status::error("ERR_NATIVE", "expected a step size, and a sigma with 'ald'");
-    return backend.stepCorrect(p, &finite);
-  }
-  Napi::Value result(Napi::Env env) { return Napi::Boolean::New(env, finite); }
-};
-
-struct AddNoise {
-  AddNoiseParams p;
-  explicit AddNoise(Args& args) {
-    p.shape = args.shape();
-    p.sample = args.view(p.shape.size());
-    p.noise = args.noise(p.shape);
-    p.sigma = args.perRow(p.shape.rows);
-    p.out = args.view(p.shape.size());
-  }
-  Status run(Backend& backend) { return backend.addNoise(p); }
-  Napi::Value result(Napi::Env env) { return env.Undefined(); }
-};
-
-/// An operation from one array to another of as many elements.
-template <Status (Backend::*operation)(ConstView, View, size_t)>
-struct Elementwise {
+struct Convert {
   size_t count;
   ConstView in;
   View out;
-  explicit Elementwise(Args& args) : count(args.count()), in(args.view(count)), out(args.view(count)) {}
-  Status run(Backend& backend) { return (backend.*operation)(in, out, count); }
+  explicit Convert(Args& args) : count(args.count()), in(args.view(count)), out(args.view(count)) {}
+  Status run(Backend& backend) { return backend.convert(in, out, count); }
+  Napi::Value result(Napi::Env env) { return env.Undefined(); }
+};
+
+struct Clamp {
+  ClampParams p;
+  explicit Clamp(Args& args) {
+    p.count = args.count();
+    p.in = args.view(p.count);
+    p.out = args.view(p.count);
+    p.scale = static_cast<float>(args.number());
+    p.shift = static_cast<float>(args.number());
+  }
+  Status run(Backend& backend) { return backend.clamp(p); }
   Napi::Value result(Napi::Env env) { return env.Undefined(); }
 };
 
@@ -163,11 +153,9 @@ void both(Exports& exports, const std::string& name) {
 
 void exportOperations(Exports& exports) {
   both<Randn>(exports, "randn");
-  both<StepPred>(exports, "stepPred");
-  both<StepCorrect>(exports, "stepCorrect");
-  both<AddNoise>(exports, "addNoise");
-  both<Elementwise<&Backend::convert>>(exports, "convert");
-  both<Elementwise<&Backend::clamp>>(exports, "clamp");
+  both<Step>(exports, "step");
+  both<Convert>(exports, "convert");
+  both<Clamp>(exports, "clamp");
   both<ImageGrid>(exports, "imageGrid");
 }
 

@@ -1,4 +1,4 @@
-// Device memory that this addon did not allocate, or that others are to use: pointers, DLPack, CUDA IPC.
+// Device memory of other owners, and device memory lent to others: pointers, DLPack, CUDA IPC.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -23,7 +23,7 @@ DeviceMemory& memoryArg(const Napi::CallbackInfo& info) {
   return *memory;
 }
 
-/// Refuses a pointer that is none of this device's.
+/// Throws ERR_CUDA for a pointer that is no device memory, ERR_CONFIG for one of another device.
 void inspect(Napi::Env env, cuda::Context& context, void* data) {
   int device = 0;
   check(env, context.inspect(data, device));
@@ -47,7 +47,7 @@ Napi::Value fromPointer(const Napi::CallbackInfo& info) {
       try {
         owner->Call({});
       } catch (const Napi::Error&) {
-        // An owner that throws has been told; there is nobody to tell of it.
+        // `release` has no caller that could get its exception.
       }
     };
   }
@@ -55,7 +55,7 @@ Napi::Value fromPointer(const Napi::CallbackInfo& info) {
   return wrapMemory(env, std::move(context), std::move(buffer));
 }
 
-/// Memory of this addon's own: what belongs to another is not this addon's to lend.
+/// The memory argument. Throws ERR_STATE for memory of another owner, which this addon must not lend.
 DeviceMemory& ownArg(const Napi::CallbackInfo& info) {
   DeviceMemory& memory = memoryArg(info);
   if (dynamic_cast<ForeignBuffer*>(memory.buffer.get()) != nullptr)
@@ -63,7 +63,7 @@ DeviceMemory& ownArg(const Napi::CallbackInfo& info) {
   return memory;
 }
 
-/// A tensor that a consumer has, until it calls the deleter, on any thread.
+/// A tensor lent to a consumer, until the consumer calls the deleter, on any thread.
 struct Lent {
   dlpack::ManagedTensorVersioned managed = {};
   std::vector<int64_t> shape;
@@ -72,13 +72,14 @@ struct Lent {
 
   static void end(dlpack::ManagedTensorVersioned* managed) {
     const std::unique_ptr<Lent> lent(static_cast<Lent*>(managed->context));
-    // What the consumer enqueued comes before the memory's next use.
+    // The memory's next use begins after the work that the consumer has enqueued. If the streams cannot be ordered,
+    // this waits.
     if (lent->stream != 0 && !lent->memory.context->waitFor(lent->stream).ok()) lent->memory.context->settle();
   }
 };
 
-/// deviceToDlpack(memory, dims, code, bits, stream): an External of a ManagedTensorVersioned, which belongs to whoever
-/// takes it. What is enqueued so far comes before what that stream does next.
+/// deviceToDlpack(memory, dims, code, bits, stream): an External of a ManagedTensorVersioned, whose deleter the
+/// consumer calls. Later work on `stream`, if it is not 0, begins after the work that is enqueued now.
 Napi::Value toDlpack(const Napi::CallbackInfo& info) {
   Args args(info);
   const Napi::Env env = info.Env();
@@ -103,7 +104,7 @@ Napi::Value toDlpack(const Napi::CallbackInfo& info) {
   return Napi::External<dlpack::ManagedTensorVersioned>::New(env, &lent.release()->managed);
 }
 
-/// Row-major without gaps; for a tensor whose elements can be counted.
+/// Whether a tensor, whose sizes measure() has checked, is row-major without gaps.
 bool isDense(const dlpack::Tensor& tensor) {
   int64_t expected = 1;
   for (int32_t i = tensor.ndim - 1; tensor.strides != nullptr && i >= 0; --i) {
@@ -125,7 +126,7 @@ Status assertOnDevice(const dlpack::Tensor& tensor) {
   return {};
 }
 
-/// Which of the formats, pairs of DLPack's code and bits, the elements have.
+/// The index of the elements' format among `formats`, pairs of DLPack's code and bits. ERR_DTYPE.
 Status formatOf(const dlpack::Tensor& tensor, const std::vector<int64_t>& formats, size_t& format) {
   const auto [code, bits, lanes] = tensor.dtype;
   if (lanes != 1) return Status::error("ERR_DTYPE", "expected elements that are numbers, got vectors");
@@ -135,12 +136,12 @@ Status formatOf(const dlpack::Tensor& tensor, const std::vector<int64_t>& format
                                         std::to_string(bits) + " bits, which no type has");
 }
 
-/// The bytes of a tensor whose elements are known; nothing else that another library says of it is taken on trust.
+/// The bytes of a tensor whose element format is known. Checks everything else that the other library says of it.
 Status measure(const dlpack::Tensor& tensor, size_t& bytes) {
   constexpr int32_t kMaxRank = 64;
   if (tensor.ndim < 0 || tensor.ndim > kMaxRank || (tensor.ndim > 0 && tensor.shape == nullptr))
     return Status::error("ERR_SHAPE", "the DLPack tensor has no shape");
-  // A number in JS, whatever the order of the sizes.
+  // A safe integer in JS. `most` counts a size of 0 as 1, so that the order of the sizes does not matter.
   constexpr size_t kMaxBytes = (size_t{1} << 53) - 1;
   const size_t element = tensor.dtype.bits / 8u;
   size_t most = element;
@@ -160,8 +161,8 @@ Status measure(const dlpack::Tensor& tensor, size_t& bytes) {
   return {};
 }
 
-/// deviceFromDlpack(external, formats): { handle, device, dims, format, readOnly }. The tensor is taken, unless this
-/// throws.
+/// deviceFromDlpack(external, formats): { handle, device, dims, format, readOnly }. Takes ownership of the DLPack
+/// tensor, unless it throws.
 Napi::Value fromDlpack(const Napi::CallbackInfo& info) {
   Args args(info);
   const Napi::Env env = info.Env();
@@ -193,7 +194,7 @@ Napi::Value fromDlpack(const Napi::CallbackInfo& info) {
   return result;
 }
 
-/// deviceToIpc(memory): the 64 bytes by which another process opens it.
+/// deviceToIpc(memory): the 64 bytes with which another process opens it.
 Napi::Value toIpc(const Napi::CallbackInfo& info) {
   const DeviceMemory& memory = ownArg(info);
   uint8_t handle[64];
@@ -219,7 +220,7 @@ Napi::Value fromIpc(const Napi::CallbackInfo& info) {
                                              std::to_string(offset) + " on, and the block of the handle has " +
                                              std::to_string(block->bytes)));
   auto* const data = static_cast<uint8_t*>(block->data) + offset;
-  // Unmapped with the last share in it, once the stream is through.
+  // The callback holds the mapped block: it is unmapped after the stream's last use of the buffer.
   auto buffer = std::make_shared<ForeignBuffer>(env, context, data, bytes, [block] {});
   return wrapMemory(env, std::move(context), std::move(buffer));
 }

@@ -1,19 +1,26 @@
 #pragma once
 
 #include <algorithm>
-#include <initializer_list>
 
 #include "core/params.hpp"
 
 namespace score_sde {
 
-/// Rows that draw from one stream and share their coefficients are one long row, however short each is.
-inline Shape joined(Shape shape, const Noise& noise, std::initializer_list<const PerRow*> coefficients) {
+/// Whether two rows do the same to each element, given the same normals; a corrector's step aside, which depends on its
+/// group.
+inline bool sameUpdate(const RowStep& r, const RowStep& s) {
+  return r.kind == s.kind && r.normals == s.normals && r.stepSize == s.stepSize && r.converts == s.converts &&
+         r.terms == s.terms && r.px == s.px && r.pm == s.pm && r.a == s.a && std::equal(r.b, r.b + kTerms, s.b) &&
+         r.base == s.base && r.e == s.e && r.sigma == s.sigma && r.next == s.next && r.snr == s.snr;
+}
+
+inline bool sameUpdates(const std::vector<RowStep>& rows) {
+  return std::all_of(rows.begin(), rows.end(), [&](const RowStep& row) { return sameUpdate(row, rows[0]); });
+}
+
+/// Rows that draw from one stream and of which each element is treated the same are one long row, however short each is.
+inline Shape joined(Shape shape, const Noise& noise, bool same = true) {
   const bool perRow = noise.kind != Noise::Kind::Given && noise.streams() > 1;
-  const bool same = std::all_of(coefficients.begin(), coefficients.end(), [](const PerRow* c) {
-    if (c->device != nullptr) return !c->each;
-    return std::all_of(c->values.begin(), c->values.end(), [&](float value) { return value == c->values[0]; });
-  });
   return perRow || !same ? shape : Shape{shape.size() > 0 ? size_t{1} : size_t{0}, shape.size()};
 }
 

@@ -46,11 +46,28 @@ MULTIVERSION void widenHalf(float* __restrict out, const uint16_t* __restrict in
 MULTIVERSION void widenBfloat(float* __restrict out, const uint16_t* __restrict in, size_t count) {
   for (size_t i = 0; i < count; ++i) out[i] = bfloat16ToFloat(in[i]);
 }
-MULTIVERSION void narrowHalf(uint16_t* __restrict out, const float* __restrict in, size_t count) {
-  for (size_t i = 0; i < count; ++i) out[i] = floatToFloat16(in[i]);
+// Narrowing returns 0 where everything is finite after it: a magnitude from the type's limit on becomes infinite.
+MULTIVERSION uint32_t narrowHalf(uint16_t* __restrict out, const float* __restrict in, size_t count) {
+  uint32_t bad = 0;
+  for (size_t i = 0; i < count; ++i) {
+    out[i] = floatToFloat16(in[i]);
+    bad |= (bitsOf(in[i]) & 0x7fffffffu) >= kFloat16Limit ? 1u : 0u;
+  }
+  return bad;
 }
-MULTIVERSION void narrowBfloat(uint16_t* __restrict out, const float* __restrict in, size_t count) {
-  for (size_t i = 0; i < count; ++i) out[i] = floatToBfloat16(in[i]);
+MULTIVERSION uint32_t narrowBfloat(uint16_t* __restrict out, const float* __restrict in, size_t count) {
+  uint32_t bad = 0;
+  for (size_t i = 0; i < count; ++i) {
+    out[i] = floatToBfloat16(in[i]);
+    bad |= (bitsOf(in[i]) & 0x7fffffffu) >= kBfloat16Limit ? 1u : 0u;
+  }
+  return bad;
+}
+
+MULTIVERSION uint32_t defects(const float* values, size_t count) {
+  uint32_t bad = 0;
+  for (size_t i = 0; i < count; ++i) bad |= defect(values[i]);
+  return bad;
 }
 
 // What is done to each normal: a functor takes element i and its normal, writes, and returns what may not be finite.
@@ -93,11 +110,33 @@ struct Correct {
   }
 };
 
-struct Perturb {
+struct Settle {
   float* out;
-  const float* sample;
-  float sigma;
-  HD float operator()(size_t i, float z) const { return out[i] = score_sde::perturb(sample[i], z, sigma); }
+  const float* mean;
+  float scale;
+  HD float operator()(size_t i, float z) const { return out[i] = score_sde::linearTerm(mean[i], scale, z); }
+};
+
+// What is done without normals.
+
+struct PredictMean {
+  float* out;
+  const float *sample, *score;
+  float squared;
+  HD float operator()(size_t i) const { return out[i] = score_sde::predictMean(sample[i], score[i], squared); }
+};
+
+struct CorrectMean {
+  float* out;
+  const float *sample, *score;
+  float step;
+  HD float operator()(size_t i) const { return out[i] = score_sde::correctMean(sample[i], score[i], step); }
+};
+
+struct Copy {
+  float* out;
+  const float* from;
+  HD float operator()(size_t i) const { return out[i] = from[i]; }
 };
 
 /// Over normals in memory. Returns 0 where everything is finite.
@@ -105,6 +144,13 @@ template <class Update>
 HD uint32_t overValues(const Update& update, const float* z, size_t count) {
   uint32_t bad = 0;
   IN_PLACE for (size_t i = 0; i < count; ++i) bad |= defect(update(i, z[i]));
+  return bad;
+}
+
+template <class Update>
+HD uint32_t overNothing(const Update& update, size_t count) {
+  uint32_t bad = 0;
+  IN_PLACE for (size_t i = 0; i < count; ++i) bad |= defect(update(i));
   return bad;
 }
 
@@ -162,15 +208,35 @@ OVER_NORMALS(Store)
 OVER_NORMALS(Predict)
 OVER_NORMALS(PredictWithMean)
 OVER_NORMALS(Correct)
-OVER_NORMALS(Perturb)
+OVER_NORMALS(Settle)
+MULTIVERSION uint32_t alone(PredictMean u, size_t n) { return overNothing(u, n); }
+MULTIVERSION uint32_t alone(CorrectMean u, size_t n) { return overNothing(u, n); }
+MULTIVERSION uint32_t alone(Copy u, size_t n) { return overNothing(u, n); }
 
 template <class Update>
 bool over(const Normals& z, const Update& update, size_t count) {
   return (z.values == nullptr ? drawn(update, z.stream, count) : values(update, z.values, count)) == 0;
 }
 
-MULTIVERSION void clampBlock(float* out, const float* in, size_t count) {
-  IN_PLACE for (size_t i = 0; i < count; ++i) out[i] = clamp01(in[i]);
+MULTIVERSION void convertBlock(float* out, const float* sample, const float* output, size_t count, float px, float pm) {
+  IN_PLACE for (size_t i = 0; i < count; ++i) out[i] = score_sde::converted(sample[i], output[i], px, pm);
+}
+
+MULTIVERSION void startBlock(float* sum, const float* sample, size_t count, float a) {
+  IN_PLACE for (size_t i = 0; i < count; ++i) sum[i] = score_sde::linearStart(a, sample[i]);
+}
+
+MULTIVERSION void startWithTerm(float* sum, const float* sample, const float* value, size_t count, float a, float b) {
+  IN_PLACE for (size_t i = 0; i < count; ++i)
+      sum[i] = score_sde::linearTerm(score_sde::linearStart(a, sample[i]), b, value[i]);
+}
+
+MULTIVERSION void addTerm(float* sum, const float* value, size_t count, float b) {
+  IN_PLACE for (size_t i = 0; i < count; ++i) sum[i] = score_sde::linearTerm(sum[i], b, value[i]);
+}
+
+MULTIVERSION void clampBlock(float* out, const float* in, size_t count, float scale, float shift) {
+  IN_PLACE for (size_t i = 0; i < count; ++i) out[i] = clamp01(scaled(in[i], scale, shift));
 }
 
 MULTIVERSION void quantizeBlock(uint8_t* __restrict out, const float* __restrict in, size_t count) {
@@ -186,29 +252,56 @@ void toFloat(float* out, const uint16_t* in, size_t count, Dtype type) {
   type == Dtype::Float16 ? widenHalf(out, in, count) : widenBfloat(out, in, count);
 }
 
-void fromFloat(uint16_t* out, const float* in, size_t count, Dtype type) {
-  type == Dtype::Float16 ? narrowHalf(out, in, count) : narrowBfloat(out, in, count);
+bool fromFloat(uint16_t* out, const float* in, size_t count, Dtype type) {
+  return (type == Dtype::Float16 ? narrowHalf(out, in, count) : narrowBfloat(out, in, count)) == 0;
 }
+
+bool isFinite(const float* values, size_t count) { return defects(values, count) == 0; }
 
 void store(float* out, const Normals& noise, size_t count, float factor) { over(noise, Store{out, factor}, count); }
 
 bool predict(float* out, float* mean, const float* sample, const float* score, const Normals& noise, size_t count,
              float diffusion) {
   const float squared = diffusion * diffusion;
+  if (noise.none) {
+    const bool finite = alone(PredictMean{out, sample, score, squared}, count) == 0;
+    if (mean != nullptr) std::memcpy(mean, out, count * sizeof(float));
+    return finite;
+  }
   if (mean == nullptr) return over(noise, Predict{out, sample, score, diffusion, squared}, count);
   return over(noise, PredictWithMean{out, mean, sample, score, diffusion, squared}, count);
 }
 
-bool correct(float* out, const float* sample, const float* score, const Normals& noise, size_t count, float step,
-             float scale) {
-  return over(noise, Correct{out, sample, score, step, scale}, count);
+bool correct(float* out, float* mean, const float* sample, const float* score, const Normals& noise, size_t count,
+             float step) {
+  const float scale = noiseScale(step);
+  if (mean == nullptr && !noise.none) return over(noise, Correct{out, sample, score, step, scale}, count);
+  // A corrector's mean is rarely wanted, so that it has passes of its own instead of a kernel.
+  alignas(64) float centre[kBlock];
+  alone(CorrectMean{centre, sample, score, step}, count);
+  const bool finite = settle(out, centre, noise, count, scale);
+  if (mean != nullptr) std::memcpy(mean, centre, count * sizeof(float));
+  return finite;
 }
 
-void perturb(float* out, const float* sample, const Normals& noise, size_t count, float sigma) {
-  over(noise, Perturb{out, sample, sigma}, count);
+bool settle(float* out, const float* mean, const Normals& noise, size_t count, float scale) {
+  if (noise.none) return alone(Copy{out, mean}, count) == 0;
+  return over(noise, Settle{out, mean, scale}, count);
 }
 
-void clamp(float* out, const float* in, size_t count) { clampBlock(out, in, count); }
+void convertOutput(float* out, const float* sample, const float* output, size_t count, float px, float pm) {
+  convertBlock(out, sample, output, count, px, pm);
+}
+
+void linearStart(float* sum, const float* sample, size_t count, float a) { startBlock(sum, sample, count, a); }
+void linearStart(float* sum, const float* sample, const float* value, size_t count, float a, float factor) {
+  startWithTerm(sum, sample, value, count, a, factor);
+}
+void linearTerm(float* sum, const float* value, size_t count, float factor) { addTerm(sum, value, count, factor); }
+
+void clamp(float* out, const float* in, size_t count, float scale, float shift) {
+  clampBlock(out, in, count, scale, shift);
+}
 void quantize(uint8_t* out, const float* in, size_t count) { quantizeBlock(out, in, count); }
 
 const char* instructionSet() {

@@ -11,32 +11,43 @@ namespace score_sde::cpu {
 
 inline constexpr size_t kBlock = kSumGroup;
 
-/// The normals of a block: in memory, or, where `values` is null, to be drawn from a stream's counter on.
+/// The normals of a block: none, in memory, or, where `values` is null, to be drawn from a stream's counter on.
 struct Normals {
   const float* values = nullptr;
   PhiloxStream stream;
+  bool none = false;
 };
 
 /// The sum tree's fold of up to 1024 values: of their squares (level 0), or of the sums themselves (above).
 double sumSquares(const float* values, size_t count);
 double sumGroup(const double* values, size_t count);
 
-/// Widening and narrowing of the 16-bit types.
+/// Widening and narrowing of the 16-bit types. Narrowing returns whether everything written is finite.
 void toFloat(float* out, const uint16_t* in, size_t count, Dtype type);
-void fromFloat(uint16_t* out, const float* in, size_t count, Dtype type);
+bool fromFloat(uint16_t* out, const float* in, size_t count, Dtype type);
+
+bool isFinite(const float* values, size_t count);
 
 /// out = normals * factor
 void store(float* out, const Normals& noise, size_t count, float factor = 1.0f);
 
-// The updates of math/ve.hpp over a block. They return whether everything written is finite.
-/// `mean` may be null.
+// The updates of math/ve.hpp over a block. They return whether all of `out` is finite. `mean` may be null.
 bool predict(float* out, float* mean, const float* sample, const float* score, const Normals& noise, size_t count,
              float diffusion);
-bool correct(float* out, const float* sample, const float* score, const Normals& noise, size_t count, float step,
-             float scale);
-void perturb(float* out, const float* sample, const Normals& noise, size_t count, float sigma);
+bool correct(float* out, float* mean, const float* sample, const float* score, const Normals& noise, size_t count,
+             float step);
+/// The end of a linear update: out = mean + scale * normals.
+bool settle(float* out, const float* mean, const Normals& noise, size_t count, float scale);
 
-void clamp(float* out, const float* in, size_t count);
+/// P of math/ve.hpp
+void convertOutput(float* out, const float* sample, const float* output, size_t count, float px, float pm);
+// The terms of a linear update, in memory that is no operand's.
+void linearStart(float* sum, const float* sample, size_t count, float a);
+void linearStart(float* sum, const float* sample, const float* value, size_t count, float a, float factor);
+void linearTerm(float* sum, const float* value, size_t count, float factor);
+
+/// out = clamp(scale in + shift, 0, 1)
+void clamp(float* out, const float* in, size_t count, float scale = 1.0f, float shift = 0.0f);
 void quantize(uint8_t* out, const float* in, size_t count);
 
 }  // namespace score_sde::cpu

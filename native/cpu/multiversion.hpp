@@ -1,10 +1,11 @@
-// One source, one clone per instruction set, chosen when the library is loaded. A function marked so must stand in an
-// anonymous namespace (its resolver would be exported otherwise) and take its helpers inline.
+// MULTIVERSION compiles a function once for each instruction set. The loader chooses among the clones. Such a function
+// must be in an anonymous namespace, or its resolver would be exported. Its helpers must be inline, or they would have
+// one version only.
 #pragma once
 
-#include <cstddef>  // defines __GLIBC__ where it is the C library
+#include <cstddef>  // defines __GLIBC__ if glibc is the C library
 
-// GCC knows these names from version 12 on.
+// GCC accepts these architecture names from version 12 on.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
 #define MULTIVERSION_X86 1
 #define MULTIVERSION __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
@@ -13,7 +14,7 @@
 #define MULTIVERSION
 #endif
 
-// Outputs may be the very memory of an input, never shifted against it.
+// Vectorises a loop whose output may be exactly the memory of an input, but never an overlapping part of it.
 #if defined(__clang__)
 #define IN_PLACE _Pragma("clang loop vectorize(assume_safety)")
 #elif defined(__GNUC__)
@@ -24,10 +25,10 @@
 
 namespace score_sde::cpu {
 
-/// What this machine runs of them: "x86-64-v4", "x86-64-v3" or "x86-64"; "baseline" where there is one version only.
+/// The clone that this machine runs: "x86-64-v4", "x86-64-v3" or "x86-64"; "baseline" in a build with one version.
 const char* instructionSet();
 
-/// Whether this machine runs a build that has one version only: on x86-64 that takes AVX2 and FMA.
+/// Whether this machine can run this build. On x86-64, a build with one version needs AVX2 and FMA.
 bool processorFits();
 
 }  // namespace score_sde::cpu

@@ -24,10 +24,10 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 
-/// The pool that a thread is a worker of.
-thread_local ThreadPool* home = nullptr;
+/// The pool that this thread is a worker of.
+thread_local ThreadPool* ownPool = nullptr;
 
-/// CPUs that one folder of a cgroup hierarchy (v2 or v1) allows; infinite where it sets no quota.
+/// The CPUs that one folder of a cgroup hierarchy (v2 or v1) allows; infinity if it sets no quota.
 double cgroupQuota(const std::string& folder) {
   double quota = 0, period = 0;
   if (std::ifstream v2(folder + "/cpu.max"); !(v2 >> quota >> period)) {  // "max" is no number
@@ -37,10 +37,10 @@ double cgroupQuota(const std::string& folder) {
   return quota > 0 && period > 0 ? quota / period : HUGE_VAL;
 }
 
-/// The least quota from this process's own cgroup up to the root of what it sees: in a container, often the root alone.
+/// The least quota from this process's cgroup up to the root. A container often sees the root only.
 double cgroupCpus() {
   double cpus = HUGE_VAL;
-  std::ifstream lines("/proc/self/cgroup");  // id:controllers:/path, no controllers in v2
+  std::ifstream lines("/proc/self/cgroup");  // id:controllers:/path; v2 has no controllers
   for (std::string line; std::getline(lines, line);) {
     const size_t first = line.find(':'), second = line.find(':', first + 1);
     if (second == std::string::npos) continue;
@@ -64,12 +64,12 @@ int availableCpus() {
   return std::max(static_cast<int>(std::min<double>(cpus, std::ceil(cgroupCpus()))), 1);
 }
 
-/// Asks the scheduler for the longest time slices, for this thread and those that it starts: a thread that wakes with
-/// an ordinary one, an event loop, then goes first, and no share of the processor is lost. Since Linux 6.12; elsewhere
-/// nothing changes, and nothing depends on it.
+/// Asks for long time slices, for this thread and those that it starts. The scheduler then lets a waking thread with an
+/// ordinary slice, such as an event loop's, preempt them. Their share of CPU time stays the same. Linux 6.12 and later;
+/// no effect elsewhere.
 void preferLongSlices() {
 #if defined(__linux__)
-  struct {  // sched_setattr(2), whose wrapper younger C libraries have
+  struct {  // of sched_setattr(2): older C libraries do not declare it
     uint32_t size, policy;
     uint64_t flags;
     int32_t nice;
@@ -101,9 +101,9 @@ ThreadPool& ThreadPool::instance() {
   return *pool;
 }
 
-ThreadPool* ThreadPool::current() { return home; }
+ThreadPool* ThreadPool::current() { return ownPool; }
 
-int ThreadPool::tasks() {
+int ThreadPool::runningTasks() {
   std::lock_guard lock(mutex_);
   return running_;
 }
@@ -111,7 +111,7 @@ int ThreadPool::tasks() {
 void ThreadPool::setThreads(int count) {
   std::lock_guard lock(mutex_);
   threads_.store(std::clamp(count, 1, kMaxThreads), std::memory_order_relaxed);
-  employForTasks();  // more of those that wait may run now
+  ensureWorkersForTasks();  // more of the waiting tasks may run now
   wake_.notify_all();
 }
 
@@ -127,9 +127,9 @@ void ThreadPool::Job::work(size_t first) {
   finished.store(true, std::memory_order_relaxed);
 }
 
-ThreadPool::Job* ThreadPool::openJob() {
+ThreadPool::Job* ThreadPool::jobToJoin() {
   for (Job* job : jobs_)
-    if (job->helpers > 0 && !job->finished.load(std::memory_order_relaxed)) return job;
+    if (job->openings > 0 && !job->finished.load(std::memory_order_relaxed)) return job;
   return nullptr;
 }
 
@@ -143,8 +143,8 @@ void ThreadPool::run(size_t count, size_t grain, void (*call)(void*, size_t, siz
   }
   {
     std::lock_guard lock(mutex_);
-    // Where no more threads are to be had, those there are and this one do the work.
-    employ(job.helpers + (home == this ? 1 : 0));
+    // If the system allows no more threads, fewer do the work.
+    ensureWorkers(job.openings + (ownPool == this ? 1 : 0));
     jobs_.push_back(&job);
   }
   if (parts == 2) {
@@ -161,18 +161,18 @@ void ThreadPool::run(size_t count, size_t grain, void (*call)(void*, size_t, siz
 bool ThreadPool::submit(Task& task) {
   std::unique_lock lock(mutex_);
   tasks_.push_back(&task);
-  return announce(task, lock);
+  return wakeFor(task, lock);
 }
 
 bool ThreadPool::submitFirst(Task& task) {
   std::unique_lock lock(mutex_);
   tasks_.push_front(&task);
-  return announce(task, lock);
+  return wakeFor(task, lock);
 }
 
-bool ThreadPool::announce(const Task& task, std::unique_lock<std::mutex>& lock) {
-  if (home == this && tasks_.size() == 1) return true;  // this thread goes on with it
-  employForTasks();
+bool ThreadPool::wakeFor(const Task& task, std::unique_lock<std::mutex>& lock) {
+  if (ownPool == this && tasks_.size() == 1) return true;  // this worker runs it next
+  ensureWorkersForTasks();
   if (workers_ == 0) {
     std::erase(tasks_, &task);
     return false;
@@ -187,30 +187,32 @@ bool ThreadPool::withdraw(Task& task) {
   return std::erase(tasks_, &task) > 0;
 }
 
-void ThreadPool::employForTasks() { employ(std::min<int>(threads(), running_ + static_cast<int>(tasks_.size()))); }
+void ThreadPool::ensureWorkersForTasks() {
+  ensureWorkers(std::min<int>(threads(), running_ + static_cast<int>(tasks_.size())));
+}
 
-void ThreadPool::employ(int workers) {
+void ThreadPool::ensureWorkers(int workers) {
   try {
     while (workers_ < workers) {
-      std::thread([this] { serve(); }).detach();
+      std::thread([this] { workerLoop(); }).detach();
       ++workers_;
     }
   } catch (const std::system_error&) {
   }
 }
 
-void ThreadPool::serve() {
-  home = this;
+void ThreadPool::workerLoop() {
+  ownPool = this;
   preferLongSlices();
   std::unique_lock lock(mutex_);
   for (;;) {
     Job* job = nullptr;
-    waitFor(wake_, lock, [&] { return (job = openJob()) != nullptr || mayBegin(); });
-    if (job != nullptr) {  // what is begun comes first
-      --job->helpers;
+    waitFor(wake_, lock, [&] { return (job = jobToJoin()) != nullptr || mayBeginTask(); });
+    if (job != nullptr) {  // jobs have begun: they come before tasks
+      --job->openings;
       ++job->active;
       const auto share = static_cast<size_t>(++job->joined);
-      if (mayBegin()) wake_.notify_one();  // this thread may have been woken for a task
+      if (mayBeginTask()) wake_.notify_one();  // the notification that woke this thread may have been for a task
       lock.unlock();
       job->work(share);
       lock.lock();

@@ -1,5 +1,5 @@
-// Persistent threads, shared by every JS environment in the process. Any number of callers run jobs at once; each takes
-// part in its own, so a job finishes even when all workers are busy elsewhere.
+// Persistent threads, shared by all JS environments of the process. Any number of callers can run jobs at once. A
+// caller works on its own job, too, so a job ends even if all workers are busy with others.
 #pragma once
 
 #include <atomic>
@@ -13,33 +13,32 @@
 
 namespace score_sde::cpu {
 
-/// Work that nobody waits for in place. It may call forRange.
+/// Work to submit to a pool. run() may call forRange.
 class Task {
  public:
   virtual ~Task() = default;
   virtual void run() = 0;
 };
 
-/// A pool is never destroyed: its threads outlive every environment, and the process may exit while they sleep.
+/// A pool is never destroyed: its threads outlive every JS environment, and sleep when the process exits.
 class ThreadPool {
  public:
   explicit ThreadPool(int threads) : threads_(threads) {}
 
-  /// That of the kernels.
+  /// The kernels' pool.
   static ThreadPool& instance();
-  /// That of this thread; null where it is a worker of none.
+  /// The pool that the calling thread is a worker of, or null.
   static ThreadPool* current();
 
-  /// Threads that a job may use, the caller's included.
+  /// Threads that a job may use, with the caller's.
   int threads() const { return threads_.load(std::memory_order_relaxed); }
   void setThreads(int count);
-  /// Tasks at work.
-  int tasks();
-  /// What the machine grants this process: affinity, cgroup quota, SCORE_SDE_NUM_THREADS.
+  /// Tasks that have begun and not ended.
+  int runningTasks();
+  /// SCORE_SDE_NUM_THREADS, else the CPUs that affinity and cgroup quota allow.
   static int defaultThreads();
 
-  /// Calls task(begin, end) over [0, count) in pieces of at most `grain`; on the caller's thread alone when one piece
-  /// does.
+  /// Calls task(begin, end) over [0, count) in pieces of at most `grain`. One piece runs on the caller's thread.
   template <class Task>
   void forRange(size_t count, size_t grain, Task&& task) {
     if (count <= grain || threads() == 1) {
@@ -52,17 +51,18 @@ class ThreadPool {
         &task);
   }
 
-  /// Runs a task on a worker, after those submitted before it have begun; no more of them at once than threads. False
-  /// where no thread can be had. The task must live until it has run. A worker's own task submits when its work
-  /// is done: where no other waits, the worker goes on with what it has submitted.
+  /// Runs a task on a worker, after the tasks submitted before it have begun. At most threads() tasks run at once.
+  /// False if there is no worker and none can be started. The task must live until it has run. A task may submit
+  /// another one, as the last thing that it does: then its worker runs that one next, unless others wait.
   bool submit(Task& task);
-  /// The same before all others that wait.
+  /// As submit, before all waiting tasks.
   bool submitFirst(Task& task);
-  /// Takes back a task that no worker has begun; false where one has.
+  /// Removes a waiting task. False if a worker has begun it.
   bool withdraw(Task& task);
 
  private:
-  /// A contiguous share of a job, so that a thread finds in its caches what it worked on in the call before.
+  /// A contiguous part of a job. A thread gets the same share of equal jobs, so its data may still be in that thread's
+  /// caches.
   struct Share {
     alignas(64) std::atomic<size_t> next;  // start of the next piece
     size_t end;
@@ -73,22 +73,24 @@ class ThreadPool {
     void* context;
     size_t grain;
     std::vector<Share> shares;
-    int helpers;                        // workers that may still join
-    int joined = 0;                     // workers that have
-    int active = 0;                     // workers at it
-    std::atomic<bool> finished{false};  // every piece is taken
-    /// Takes the pieces of share `first`, then what is left of the others'.
+    int openings;                       // workers that may still join
+    int joined = 0;                     // workers that have joined
+    int active = 0;                     // workers that have joined and not left
+    std::atomic<bool> finished{false};  // every piece has been begun
+    /// Works on the pieces of share `first`, then on the remaining pieces of other shares.
     void work(size_t first);
   };
 
   void run(size_t count, size_t grain, void (*call)(void*, size_t, size_t), void* context);
-  bool announce(const Task& task, std::unique_lock<std::mutex>& lock);  // that it waits
-  void employ(int workers);                                             // at least so many, where they can be had
-  void employForTasks();
-  /// Whether a task waits that a worker may begin.
-  bool mayBegin() const { return !tasks_.empty() && running_ < threads(); }
-  void serve();
-  Job* openJob();
+  /// Wakes a worker for a task that was queued. False, and the task removed, if there are no workers.
+  bool wakeFor(const Task& task, std::unique_lock<std::mutex>& lock);
+  /// Starts workers until there are `workers`, or until the system allows no more.
+  void ensureWorkers(int workers);
+  void ensureWorkersForTasks();
+  /// Whether a worker may begin a waiting task.
+  bool mayBeginTask() const { return !tasks_.empty() && running_ < threads(); }
+  void workerLoop();
+  Job* jobToJoin();
 
   std::atomic<int> threads_;
   std::mutex mutex_;
@@ -96,7 +98,7 @@ class ThreadPool {
   std::list<Job*> jobs_;
   std::deque<Task*> tasks_;
   int workers_ = 0;
-  int running_ = 0;  // tasks
+  int running_ = 0;  // tasks that have begun and not ended
 };
 
 }  // namespace score_sde::cpu

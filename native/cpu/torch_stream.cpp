@@ -18,7 +18,7 @@ constexpr double kTwoPi = 6.283185307179586;
 void torchSeed(TorchState& state, uint64_t seed) {
   state = {};
   state.seed = seed;
-  state.left = 1;  // the first word twists
+  state.left = 1;  // the first draw twists
   state.seeded = 1;
   uint32_t word = static_cast<uint32_t>(seed);
   state.state[0] = word;
@@ -26,7 +26,7 @@ void torchSeed(TorchState& state, uint64_t seed) {
 }
 
 bool torchStateIsSound(const TorchState& state) {
-  // Either fresh or so that position and words left agree; with one left, the next word twists.
+  // A seeded state has position 0 and left 1. Later, position + left is constant; with left 1 the next draw twists.
   const bool fresh = state.left == 1 && state.next == 0;
   const bool begun =
       state.next >= 1 && state.next <= kWords && static_cast<uint64_t>(state.left) == kWords + 1 - state.next;
@@ -48,7 +48,7 @@ HD uint32_t temper(uint32_t y) {
   return y ^ (y >> 18);
 }
 
-/// The next 624 words. Each loop reads at a fixed distance, so both vectorise.
+/// Makes the next 624 words (MT19937's twist). Each loop reads at a fixed distance, so both vectorise.
 MULTIVERSION void regenerate(uint32_t* mt) {
   IN_PLACE for (size_t k = 0; k < kWords - kMiddle; ++k) mt[k] = twist(mt[k], mt[k + 1], mt[k + kMiddle]);
   for (size_t start = kWords - kMiddle; start < kWords - 1; start += kWords - kMiddle) {
@@ -58,7 +58,7 @@ MULTIVERSION void regenerate(uint32_t* mt) {
   mt[kWords - 1] = twist(mt[kWords - 1], mt[0], mt[kMiddle - 1]);
 }
 
-/// Uniforms in [0, 1) of the low bits that torch keeps.
+/// Uniforms in [0, 1) from the low bits of the words, as many as torch uses.
 MULTIVERSION void temperUniforms(float* __restrict out, const uint32_t* __restrict words, size_t count, uint32_t mask,
                                  float unit) {
   for (size_t i = 0; i < count; ++i) out[i] = static_cast<float>(static_cast<int32_t>(temper(words[i]) & mask)) * unit;
@@ -113,11 +113,11 @@ HD void torchPair(float u, float v, float& first, float& second) {
   const uint32_t cosSign = static_cast<uint32_t>(~(octant - 2) & 4) << 29;
   const float sine = floatOf(bitsOf(exchange ? c : s) ^ sinSign);
   const float cosine = floatOf(bitsOf(exchange ? s : c) ^ cosSign);
-  first = r * cosine + 0.0f;  // torch adds the mean: -0 becomes +0
+  first = r * cosine + 0.0f;  // torch adds the mean, 0: -0 becomes +0
   second = r * sine + 0.0f;
 }
 
-constexpr size_t kPairs = 512;  // pairs transformed per pass: three arrays in the first-level cache
+constexpr size_t kPairs = 512;  // pairs a pass: three arrays fit the first-level cache
 
 MULTIVERSION void transformFloat(float* values, size_t blocks) {
   alignas(64) float u[kPairs], v[kPairs];
@@ -144,7 +144,7 @@ MULTIVERSION void transformFloat(float* values, size_t blocks) {
 float toHalf(float f) { return float16ToFloat(floatToFloat16(f)); }
 float toBfloat(float f) { return bfloat16ToFloat(floatToBfloat16(f)); }
 
-/// float16 rounds uniform, radius, angle and product; bfloat16 rounds every operation.
+/// As torch, float16 rounds uniform, radius, angle and product; bfloat16 rounds every operation.
 void transform16(float* d, Dtype type) {
   for (int j = 0; j < 8; ++j) {
     const float u = d[j], v = d[j + 8];
@@ -165,16 +165,16 @@ void transform16(float* d, Dtype type) {
 }  // namespace
 
 TorchDraw::TorchDraw(TorchState& state, size_t count, Dtype type)
-    : home_(state), left_(count), empty_(count == 0), small_(count < kTransform), type_(type) {
-  position_ = kWords + 1 - static_cast<size_t>(state.left);  // left counts down to the twist; 1 is "twist now"
+    : state_(state), left_(count), empty_(count == 0), small_(count < kTransform), type_(type) {
+  position_ = kWords + 1 - static_cast<size_t>(state.left);
   for (size_t i = 0; i < kWords; ++i) words_[i] = static_cast<uint32_t>(state.state[i]);
 }
 
 TorchDraw::~TorchDraw() {
   if (empty_) return;
-  home_.next = position_;
-  home_.left = static_cast<int32_t>(kWords + 1 - position_);
-  for (size_t i = 0; i < kWords; ++i) home_.state[i] = words_[i];
+  state_.next = position_;
+  state_.left = static_cast<int32_t>(kWords + 1 - position_);
+  for (size_t i = 0; i < kWords; ++i) state_.state[i] = words_[i];
 }
 
 uint32_t TorchDraw::word() {
@@ -191,14 +191,14 @@ double TorchDraw::uniformDouble() {
 }
 
 float TorchDraw::smallNormal() {
-  double value = home_.normalY;
-  if (home_.normalIsValid) {
-    home_.normalIsValid = 0;
+  double value = state_.normalY;
+  if (state_.normalIsValid) {
+    state_.normalIsValid = 0;
   } else {
     const double u1 = uniformDouble(), u2 = uniformDouble();
     const double r = std::sqrt(-2.0 * std::log(1.0 - u2)), angle = kTwoPi * u1;
-    home_.normalY = r * std::sin(angle);
-    home_.normalIsValid = 1;
+    state_.normalY = r * std::sin(angle);
+    state_.normalIsValid = 1;
     value = r * std::cos(angle);
   }
   const float rounded = static_cast<float>(value);
@@ -214,11 +214,11 @@ void TorchDraw::uniforms(float* out, size_t count) {
       regenerate(words_);
       position_ = 0;
     }
-    const size_t take = std::min(count, kWords - position_);
-    temperUniforms(out, words_ + position_, take, mask, unit);
-    position_ += take;
-    out += take;
-    count -= take;
+    const size_t available = std::min(count, kWords - position_);
+    temperUniforms(out, words_ + position_, available, mask, unit);
+    position_ += available;
+    out += available;
+    count -= available;
   }
 }
 
@@ -240,7 +240,7 @@ void TorchDraw::next(float* out, size_t count) {
   }
   uniforms(out, count);
   transform(out, count);
-  if (count % kTransform != 0) {  // the last 16 are drawn anew, those that were done already among them
+  if (count % kTransform != 0) {  // as torch, draws the last 16 again; the loop has drawn some of them
     float* const last = out + count - kTransform;
     uniforms(last, kTransform);
     transform(last, kTransform);

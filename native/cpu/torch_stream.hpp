@@ -9,17 +9,17 @@
 
 namespace score_sde {
 
-/// The 5056 bytes of torch.Generator.get_state(): the generator's whole state, and the only form in which it is kept.
+/// The 5056 bytes of torch.Generator.get_state(): the whole state of a generator.
 struct TorchState {
   uint64_t seed;
-  int32_t left;  // words until the next twist, plus one
+  int32_t left;  // words until the next twist, plus 1
   int32_t seeded;
   uint64_t next;        // position of the next word
   uint64_t state[624];  // low 32 bits used
   double normalX;
   double normalY;  // the second half of the last pair of a small draw
   double normalRho;
-  int32_t normalIsValid;  // whether normalY is to be used
+  int32_t normalIsValid;  // whether normalY is the next normal
   int32_t padding;
   float nextFloatNormal;
   uint8_t nextFloatNormalIsValid;
@@ -30,25 +30,25 @@ static_assert(sizeof(TorchState) == 5056);
 /// torch.Generator().manual_seed(seed)
 void torchSeed(TorchState& state, uint64_t seed);
 
-/// Whether the positions in it lie in their ranges.
+/// Whether a state's position and its count of words left are in range and agree.
 bool torchStateIsSound(const TorchState& state);
 
 namespace cpu {
 
-/// One call of torch.randn for `count` elements, handed out in pieces.
+/// One call of torch.randn for `count` elements, drawn in pieces. The destructor writes the new state.
 class TorchDraw {
  public:
-  static constexpr size_t kTransform = 16;  // elements that are transformed together
+  static constexpr size_t kTransform = 16;  // elements that torch transforms together
 
   TorchDraw(TorchState& state, size_t count, Dtype type);
   ~TorchDraw();
   TorchDraw(const TorchDraw&) = delete;
   TorchDraw& operator=(const TorchDraw&) = delete;
 
-  /// How many of `wanted` elements (a multiple of 16) the next piece must have: the last one takes up what would be
-  /// less than 16.
+  /// The elements of the next piece, given the `wanted` number, a multiple of 16. The last piece has up to 15 more,
+  /// because a piece has at least 16.
   size_t pieceOf(size_t wanted) const;
-  /// The next `count` normals, in float32 whatever the type they are rounded to; `count` is pieceOf(something).
+  /// The next `count` normals, rounded to the draw's type, as float32. `count` must be a result of pieceOf.
   void next(float* out, size_t count);
 
  private:
@@ -58,11 +58,11 @@ class TorchDraw {
   void uniforms(float* out, size_t count);
   void transform(float* values, size_t count);
 
-  TorchState& home_;
-  size_t left_;  // elements still to come
+  TorchState& state_;
+  size_t left_;  // elements not drawn yet
   const bool empty_, small_;
   const Dtype type_;
-  size_t position_;  // in words_, of the next one
+  size_t position_;  // index of the next word in words_
   alignas(64) uint32_t words_[624];
 };
 

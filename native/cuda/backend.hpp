@@ -3,11 +3,13 @@
 #include <cuda_runtime.h>
 
 #include <memory>
+#include <vector>
 
 #include "core/backend.hpp"
 #include "cuda/launch.hpp"
 #include "cuda/pool.hpp"
 #include "cuda/staging.hpp"
+#include "cuda/tickets.hpp"
 
 namespace score_sde::cuda {
 
@@ -19,24 +21,20 @@ class CudaBackend final : public Backend {
   Status prepare();
 
   Status randn(const RandnParams& p) override;
-  Status stepPred(const StepPredParams& p, bool* finite) override;
-  Status stepCorrect(const StepCorrectParams& p, bool* finite) override;
-  Status addNoise(const AddNoiseParams& p) override;
-  Status clamp(ConstView in, View out, size_t count) override;
+  Status step(const StepParams& p, std::vector<uint32_t>* bad) override;
+  Status clamp(const ClampParams& p) override;
   Status convert(ConstView in, View out, size_t count) override;
   Status imageGrid(const ImageGridParams& p) override;
 
  private:
   friend class Enqueue;
-  Status tickets(size_t count, uint32_t*& out);
-  Status isCapturing(bool& captured) const;
 
   const int device_;
   const cudaStream_t stream_;
   const std::shared_ptr<Pool> pool_;
-  Staging staging_;  // of the rows' parameters
+  Staging staging_;  // of the rows' records
   Traits traits_;
-  std::vector<std::shared_ptr<Buffer>> tickets_;   // the last one in use; the others may stand in captured graphs
+  Tickets tickets_;
   std::vector<std::shared_ptr<Buffer>> captured_;  // what stands in graphs, whose end nobody tells
 };
 

@@ -3,15 +3,37 @@
 
 #include <cuda_runtime.h>
 
+#include <array>
+
 #include "core/status.hpp"
 #include "cuda/driver.hpp"
 
 namespace score_sde::cuda {
 
+/// An error's name and CUDA's words for it.
+struct ErrorWords {
+  const char *name = "", *text = "";
+};
+
+/// Those of all codes, read from CUDA by the first call. A stream's callback, which may call nothing of CUDA, finds them
+/// here: opening a device reads them.
+inline const std::array<ErrorWords, 1000>& readErrorWords() {
+  static const auto words = [] {
+    std::array<ErrorWords, 1000> all;
+    for (size_t code = 0; code < all.size(); ++code) {
+      const auto error = static_cast<cudaError_t>(code);
+      all[code] = {cudaGetErrorName(error), cudaGetErrorString(error)};
+    }
+    return all;
+  }();
+  return words;
+}
+
 inline Status failure(cudaError_t error, const char* call) {
   const bool memory = error == cudaErrorMemoryAllocation;
-  return Status::error(memory ? "ERR_MEMORY" : "ERR_CUDA",
-                       std::string(call) + ": " + cudaGetErrorName(error) + ": " + cudaGetErrorString(error));
+  const auto code = static_cast<size_t>(error);
+  const ErrorWords words = code < readErrorWords().size() ? readErrorWords()[code] : ErrorWords{};
+  return Status::error(memory ? "ERR_MEMORY" : "ERR_CUDA", std::string(call) + ": " + words.name + ": " + words.text);
 }
 
 inline Status checked(cudaError_t error, const char* call) {

@@ -69,10 +69,10 @@ class DeviceContext final : public Context {
   Status upload(void* to, const void* from, size_t bytes) override { return in_.upload(to, from, bytes); }
   Status download(void* to, const void* from, size_t bytes) override { return out_.download(to, from, bytes); }
 
-  Status publish(const uint32_t* word, std::shared_ptr<const uint32_t>& seen) override {
+  Status publish(const uint32_t* words, size_t count, std::shared_ptr<const uint32_t>& seen) override {
     TRY_ON_DEVICE(device());
-    if (seen == nullptr) TRY_STATUS(streams_->word(seen));
-    TRY_CUDA(cudaMemcpyAsync, const_cast<uint32_t*>(seen.get()), word, sizeof *word, cudaMemcpyDeviceToHost,
+    if (seen == nullptr) TRY_STATUS(streams_->words(count, seen));
+    TRY_CUDA(cudaMemcpyAsync, const_cast<uint32_t*>(seen.get()), words, count * sizeof *words, cudaMemcpyDeviceToHost,
              streams_->work);
     return {};
   }
@@ -179,6 +179,7 @@ Status open(int device, std::shared_ptr<Context>& out) {
   if (found.list.empty()) return Status::error("ERR_CUDA_UNAVAILABLE", found.unavailable);
   if (device < 0 || static_cast<size_t>(device) >= found.list.size())
     return Status::error("ERR_CUDA_UNAVAILABLE", "there is no device cuda:" + std::to_string(device));
+  readErrorWords();
   auto streams = std::make_shared<Streams>(device);
   TRY_STATUS(streams->create());
   auto context = std::make_shared<DeviceContext>(std::move(streams));

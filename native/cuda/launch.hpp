@@ -12,8 +12,8 @@ namespace score_sde::cuda {
 
 struct Traits {
   int major = 0;            // of the compute capability
-  int multiprocessors = 0;  // of which each holds one block of kWholeThreads at least
-  int maxCluster = 0;       // blocks of such a cluster; 0 where there are none
+  int maxCooperative = 0;   // blocks of kWholeThreads that a cooperative launch may have; 0 where there are none
+  int maxCluster = 0;       // blocks of a cluster of such; 0 where there are none
 };
 
 inline constexpr uint32_t kThreads = 128;               // of most kernels
@@ -40,8 +40,8 @@ inline RowBlocks normBlocks(Shape shape) {
   return {perRow, perRow * shape.rows};
 }
 
-/// How a corrector that measures norms is launched: at once where every element has a place in a register, so that the
-/// blocks of a cluster, or of a cooperative grid, can wait for one another; else as norms and update.
+/// How a batch of which every row measures norms is launched: at once where every element has a place in a register, so
+/// that the blocks of a cluster, or of a cooperative grid, can wait for one another; else as norms and update.
 struct CorrectPlan {
   enum class Kind : uint8_t { Cluster, Cooperative, Split };
   Kind kind = Kind::Split;
@@ -50,13 +50,17 @@ struct CorrectPlan {
 
 inline CorrectPlan correctPlan(Shape shape, const Traits& device) {
   using Kind = CorrectPlan::Kind;
-  const size_t groups = shape.rows * sumGroups(shape.cols);
-  const size_t blocks = (groups + kWholeGroups - 1) / kWholeGroups;
-  if (blocks == 0 || shape.rows > kWholeRows || blocks > static_cast<size_t>(device.multiprocessors)) return {};
-  uint32_t cluster = 1;  // a power of two: what is left over waits with the others
+  const size_t perRow = sumGroups(shape.cols);
+  // The whole corrector folds a row's sums in one level of the tree.
+  if (shape.size() == 0 || shape.rows > kWholeRows || perRow > kSumGroup) return {};
+  const size_t blocks = (shape.rows * perRow + kWholeGroups - 1) / kWholeGroups;
+  size_t cluster = 1;  // a power of two: what is left over waits with the others
   while (cluster < blocks) cluster *= 2;
-  if (cluster <= static_cast<uint32_t>(std::max(device.maxCluster, 0))) return {Kind::Cluster, cluster};
-  return {Kind::Cooperative, static_cast<uint32_t>(blocks)};
+  if (cluster <= static_cast<size_t>(std::max(device.maxCluster, 0)))
+    return {Kind::Cluster, static_cast<uint32_t>(cluster)};
+  if (blocks <= static_cast<size_t>(std::max(device.maxCooperative, 0)))
+    return {Kind::Cooperative, static_cast<uint32_t>(blocks)};
+  return {};
 }
 
 }  // namespace score_sde::cuda

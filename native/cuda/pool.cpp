@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "cuda/capture.hpp"
 #include "cuda/check.hpp"
 
 namespace score_sde::cuda {
@@ -40,11 +41,18 @@ Status Pool::allocate(size_t bytes, std::shared_ptr<Buffer>& out) {
     usage_.kept -= size;
   } else {
     TRY_ON_DEVICE(device_);
+    const Relaxed relaxed;
+    TRY_STATUS(relaxed.status());
     cudaError_t error = cudaMalloc(&data, size);
     if (error == cudaErrorMemoryAllocation && !free_.empty()) {
       cudaGetLastError();
-      TRY_STATUS(releaseKept());
-      error = cudaMalloc(&data, size);
+      bool captured = false;
+      TRY_STATUS(isCapturing(stream_, captured));
+      // What is kept is given back once the stream has come to its end, which a captured one does not.
+      if (!captured) {
+        TRY_STATUS(releaseKept());
+        error = cudaMalloc(&data, size);
+      }
     }
     if (error == cudaErrorMemoryAllocation) {
       cudaGetLastError();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cuda/capture.hpp"
 #include "cuda/check.hpp"
 
 namespace score_sde::cuda {
@@ -17,6 +18,8 @@ Staging::~Staging() {
 
 /// The piece whose turn it is, once nothing uses it.
 Status Staging::next(Piece*& out) {
+  const Relaxed relaxed;
+  TRY_STATUS(relaxed.status());
   Piece& piece = pieces_[turn_++ % pieces_.size()];
   if (piece.free == nullptr)
     TRY_CUDA(cudaEventCreateWithFlags, &piece.free, cudaEventDisableTiming | cudaEventBlockingSync);

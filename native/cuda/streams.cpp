@@ -1,5 +1,9 @@
 #include "cuda/streams.hpp"
 
+#include <algorithm>
+#include <bit>
+
+#include "cuda/capture.hpp"
 #include "cuda/check.hpp"
 
 namespace score_sde::cuda {
@@ -10,9 +14,9 @@ Streams::~Streams() {
     if (stream != nullptr) cudaStreamDestroy(stream);
   for (cudaEvent_t event : {before, after})
     if (event != nullptr) cudaEventDestroy(event);
-  for (const Word& word : words_) {
-    if (word.free != nullptr) cudaEventDestroy(word.free);
-    if (word.data != nullptr) cudaFreeHost(word.data);
+  for (const Words& words : words_) {
+    if (words.free != nullptr) cudaEventDestroy(words.free);
+    if (words.data != nullptr) cudaFreeHost(words.data);
   }
 }
 
@@ -26,38 +30,42 @@ Status Streams::create() {
   return {};
 }
 
-Status Streams::word(std::shared_ptr<const uint32_t>& given) {
-  Word found;
-  TRY_STATUS(next(found));
-  *found.data = UINT32_MAX;
+Status Streams::words(size_t count, std::shared_ptr<const uint32_t>& given) {
+  Words found;
+  TRY_STATUS(next(count, found));
+  std::fill_n(found.data, found.count, UINT32_MAX);
   given = {found.data, [streams = shared_from_this(), found](const uint32_t*) { streams->take(found); }};
   return {};
 }
 
-Status Streams::next(Word& found) {
+Status Streams::next(size_t count, Words& found) {
+  const size_t size = std::bit_ceil(std::max(count, size_t{16}));
   const std::lock_guard lock(mutex_);
   TRY_ON_DEVICE(device);
-  if (!free_.empty()) {
-    const cudaError_t state = cudaEventQuery(free_.front().free);
+  const Relaxed relaxed;
+  TRY_STATUS(relaxed.status());
+  if (std::deque<Words>& free = free_[size]; !free.empty()) {
+    const cudaError_t state = cudaEventQuery(free.front().free);
     if (state != cudaErrorNotReady) {
-      found = free_.front();
-      free_.pop_front();  // whose event fails is not asked again
+      found = free.front();
+      free.pop_front();  // whose event fails is not asked again
       return checked(state, "cudaEventQuery");
     }
     cudaGetLastError();
   }
-  Word& made = words_.emplace_back();
+  Words& made = words_.emplace_back();
+  made.count = size;
   TRY_CUDA(cudaEventCreateWithFlags, &made.free, cudaEventDisableTiming);
-  TRY_CUDA(cudaMallocHost, &made.data, sizeof *made.data);
+  TRY_CUDA(cudaMallocHost, &made.data, size * sizeof *made.data);
   found = made;
   return {};
 }
 
-void Streams::take(Word given) {
+void Streams::take(Words given) {
   const std::lock_guard lock(mutex_);
   const OnDevice here(device);
-  // Without the event nothing tells when it is free: then it stays unused to the end.
-  if (checked(cudaEventRecord(given.free, work), "cudaEventRecord").ok()) free_.push_back(given);
+  // Without the event nothing tells when they are free: then they stay unused to the end.
+  if (checked(cudaEventRecord(given.free, work), "cudaEventRecord").ok()) free_[given.count].push_back(given);
 }
 
 }  // namespace score_sde::cuda

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -21,9 +22,9 @@ class Streams : public std::enable_shared_from_this<Streams> {
   Streams& operator=(const Streams&) = delete;
 
   Status create();
-  /// A word of pinned memory that `work` may write, UINT32_MAX at first. It is another's once all that was enqueued
-  /// before its last share went is done: nobody waits for that.
-  Status word(std::shared_ptr<const uint32_t>& given);
+  /// Words of pinned memory that `work` may write, UINT32_MAX at first. They are another's once all that was enqueued
+  /// before their last share went is done: nobody waits for that.
+  Status words(size_t count, std::shared_ptr<const uint32_t>& given);
 
   const int device;
   // `out` copies what is complete to the host, and `told` calls it back, beside the work.
@@ -31,16 +32,17 @@ class Streams : public std::enable_shared_from_this<Streams> {
   cudaEvent_t before = nullptr, after = nullptr;
 
  private:
-  struct Word {
+  struct Words {
     uint32_t* data = nullptr;
+    size_t count = 0;
     cudaEvent_t free = nullptr;
   };
-  Status next(Word& found);
-  void take(Word given);
+  Status next(size_t count, Words& found);
+  void take(Words given);
 
   std::mutex mutex_;
-  std::vector<Word> words_;  // all of them
-  std::deque<Word> free_;    // those that were given back, in the order of the stream
+  std::vector<Words> words_;                  // all of them
+  std::map<size_t, std::deque<Words>> free_;  // by count, those that were given back, in the order of the stream
 };
 
 }  // namespace score_sde::cuda

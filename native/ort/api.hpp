@@ -1,5 +1,6 @@
-// The part of ONNX Runtime's C API in use. Its functions stand in a table that is only ever appended to, so a place in
-// it is as good as a header; library.cpp checks the table before anything else is done with it.
+// The part of ONNX Runtime's C API that is used. The API is a table of functions. ONNX Runtime only appends to the
+// table, so a function's index never changes, and no header of ONNX Runtime is needed. library.cpp checks the table
+// first.
 #pragma once
 
 #include <algorithm>
@@ -33,12 +34,12 @@ using PathChar = wchar_t;
 using PathChar = char;
 #endif
 
-/// The version of the table that is asked for: any library from 1.17 on has it.
+/// The version of the table to ask for. Every library from 1.17 on has it.
 inline constexpr uint32_t kApiVersion = 17;
-/// Entries of its table up to the last in use.
+/// Entries of the table, up to the last one that is used.
 inline constexpr size_t kSlots = 264;
 
-// The runtime's enumerations, as far as they are used.
+// The used values of ONNX Runtime's enumerations.
 enum ElementType : int { kFloat32 = 1, kFloat16 = 10, kFloat64 = 11 };
 enum LoggingLevel : int { kError = 3, kFatal = 4 };
 enum AllocatorType : int { kDeviceAllocator = 0 };
@@ -101,7 +102,7 @@ inline constexpr Entry<206, OrtStatus*(OrtCudaOptions*, const char* const*, cons
 inline constexpr Entry<208, void(OrtCudaOptions*)> ReleaseCudaProviderOptions;
 inline constexpr Entry<263, OrtStatus*(OrtCudaOptions*, const char*, void*)> UpdateCudaProviderOptionsWithValue;
 
-/// The table: api(CreateEnv, ...) calls the function of that name.
+/// The table. api(CreateEnv, ...) calls the function CreateEnv.
 class Api {
  public:
   Api() = default;
@@ -112,23 +113,23 @@ class Api {
     return reinterpret_cast<Result (*)(Parameters...)>(const_cast<void*>(table_[Slot]))(arguments...);
   }
 
-  /// Where nobody can do anything about an error.
-  void forget(OrtStatus* status) const {
+  /// Drops the result of a call whose error nothing can be done about.
+  void ignore(OrtStatus* status) const {
     if (status != nullptr) (*this)(ReleaseStatus, status);
   }
 
-  /// Whether the table is as long as it must be, as far as can be told.
-  bool isWhole() const {
+  /// Whether no entry is null. A table that is too short most likely has a null among them.
+  bool isComplete() const {
     return table_ != nullptr &&
            std::all_of(table_, table_ + kSlots, [](const void* entry) { return entry != nullptr; });
   }
 
-  /// The runtime's word on what went wrong, as a Status of this code.
+  /// The result of a call as a Status: ok, or an error with this code and ONNX Runtime's message.
   Status check(OrtStatus* status, const char* code = "ERR_MODEL") const {
     if (status == nullptr) return {};
     std::string message = (*this)(GetErrorMessage, status);
     (*this)(ReleaseStatus, status);
-    // "file:line function [ONNXRuntimeError] : 1 : FAIL : what went wrong"
+    // Keeps the text after "file:line function [ONNXRuntimeError] : 1 : FAIL : ".
     constexpr std::string_view kMark = "[ONNXRuntimeError] : ", kColon = " : ";
     if (const size_t mark = message.rfind(kMark); mark != std::string::npos) {
       const size_t number = message.find(kColon, mark + kMark.size());
@@ -142,7 +143,7 @@ class Api {
   const void* const* table_ = nullptr;
 };
 
-/// Owns an object of the runtime.
+/// Owns an object of ONNX Runtime.
 template <class Object, class Release>
 class Handle {
  public:
@@ -156,7 +157,7 @@ class Handle {
   ~Handle() { reset(); }
 
   Object* get() const { return object_; }
-  /// Where a function of the runtime writes a new one.
+  /// Where a function of ONNX Runtime writes a new object. The present one is released.
   Object** out() {
     reset();
     return &object_;

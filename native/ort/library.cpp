@@ -30,7 +30,7 @@ Status broken(const std::string& path, const std::string& why) {
   return Status::error("ERR_MODEL", path + " is not a usable ONNX Runtime: " + why + kRemedy);
 }
 
-// Libraries are never closed: sessions of other environments may be at work in them.
+// Libraries are never closed: sessions of other threads may run in them.
 #if defined(_WIN32)
 using Module = HMODULE;
 constexpr const char* kNames[] = {"onnxruntime.dll"};
@@ -66,7 +66,7 @@ std::string pathOf(void* function, Module) {
 }
 #endif
 
-/// Whether a version such as "1.30.0" has the table that is asked for.
+/// Whether a version such as "1.30.0" has the table of kApiVersion.
 bool isRecent(const std::string& version) {
   char* end = nullptr;
   const long major = std::strtol(version.c_str(), &end, 10);
@@ -74,10 +74,11 @@ bool isRecent(const std::string& version) {
   return major > 1 || (major == 1 && std::strtol(end + 1, nullptr, 10) >= static_cast<long>(kApiVersion));
 }
 
-/// The version, as "1.29.0", where it stands by itself among a file's bytes; else the first such text, if there is one.
+/// A version, such as "1.29.0", between two zero bytes of a file: `wanted` if the file has it, else the first one, else
+/// "".
 std::string versionIn(std::istream& file, const std::string& wanted) {
   std::string piece(size_t{1} << 20, '\0'), text, first;
-  bool begun = false;  // after a zero, with nothing but digits and dots since
+  bool begun = false;  // a zero was read, and only digits and dots after it
   while (file.read(piece.data(), static_cast<std::streamsize>(piece.size())), file.gcount() > 0) {
     for (std::streamsize i = 0; i < file.gcount(); ++i) {
       const char c = piece[static_cast<size_t>(i)];
@@ -153,8 +154,8 @@ Status openLibrary(const std::string& path, bool shared, const Library** library
     const void* const table = base->getApi(kApiVersion);
     if (table == nullptr) return broken(opened->path, "it has no interface of version " + std::to_string(kApiVersion));
     opened->api = Api(table);
-    if (!opened->api.isWhole()) return broken(opened->path, "its interface has gaps");
-    // One for the process, whoever makes it first; the level is that of whoever does.
+    if (!opened->api.isComplete()) return broken(opened->path, "its interface has gaps");
+    // ONNX Runtime has one environment a process. The first CreateEnv, perhaps onnxruntime-node's, sets its log level.
     if (const Status status = opened->api.check(opened->api(CreateEnv, kError, "score-sde", &opened->env));
         !status.ok())
       return broken(opened->path, status.message);

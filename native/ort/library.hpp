@@ -13,13 +13,13 @@ struct Library {
   OrtEnv* env = nullptr;
 };
 
-/// Opens a library, once and for good. With `shared`, one that the process has loaded already comes first:
-/// onnxruntime-node and this package are then never at work in two copies of it, which the dynamic loader would take
-/// for one another.
+/// Opens a library, and never closes it. With `shared`, a library that the process has loaded is used in place of
+/// `path`. So onnxruntime-node and this package share one copy: the dynamic loader confuses two libraries of the same
+/// name. ERR_MODEL.
 Status openLibrary(const std::string& path, bool shared, const Library** library);
 
-/// Whether CUDA's execution provider lies beside a library and is of its version: the runtime itself would load any,
-/// and misbehave. ERR_CUDA_UNAVAILABLE.
+/// Whether the CUDA execution provider is beside a library and of the same version. ONNX Runtime itself would load a
+/// provider of another version, and misbehave. ERR_CUDA_UNAVAILABLE.
 Status checkCudaProvider(const Library& library);
 
 }  // namespace score_sde::ort

@@ -9,12 +9,12 @@
 namespace score_sde::ort {
 namespace {
 
-/// Bytes of an element of states, by ONNX's number; 0 for what states are not made of.
+/// Bytes of an element, by ONNX's number of its type; 0 for a type that states cannot have.
 size_t sizeOfElement(int type) { return type == kFloat64 ? 8 : type == kFloat32 ? 4 : type == kFloat16 ? 2 : 0; }
 
 Dtype dtypeOf(int type) { return type == kFloat16 ? Dtype::Float16 : Dtype::Float32; }
 
-/// Makes room for `count` parts of `each` bytes; false where no memory could hold them.
+/// Resizes to `count` parts of `each` bytes. False if that is more than a vector can have.
 bool grow(std::vector<unsigned char>& bytes, size_t count, size_t each) {
   if (each != 0 && count > bytes.max_size() / each) return false;
   bytes.resize(count * each);
@@ -32,7 +32,7 @@ std::filesystem::path pathOf(const std::string& utf8) {
 void Stop::request() {
   const std::lock_guard lock(mutex_);
   requested_.store(true, std::memory_order_relaxed);
-  for (OrtRunOptions* const options : running_) api_->forget((*api_)(RunOptionsSetTerminate, options));
+  for (OrtRunOptions* const options : running_) api_->ignore((*api_)(RunOptionsSetTerminate, options));
 }
 
 Stop::Scope::Scope(Stop& stop, const Api& api, OrtRunOptions* options) : stop_(stop), options_(options) {
@@ -43,7 +43,7 @@ Stop::Scope::Scope(Stop& stop, const Api& api, OrtRunOptions* options) : stop_(s
 
 Stop::Scope::~Scope() {
   const std::lock_guard lock(stop_.mutex_);
-  if (stop_.requested()) stop_.api_->forget((*stop_.api_)(RunOptionsUnsetTerminate, options_));
+  if (stop_.requested()) stop_.api_->ignore((*stop_.api_)(RunOptionsUnsetTerminate, options_));
   std::erase(stop_.running_, options_);
 }
 
@@ -64,21 +64,21 @@ RunParams rowsOf(const RunParams& p, size_t first, size_t count) {
   return rows;
 }
 
-/// What a port is bound to.
+/// The memory that a port is bound to.
 struct Session::Bound {
   const void* data = nullptr;
   std::vector<int64_t> dims;
 };
 
-/// What one run at a time needs; kept for the next, so that a loop binds once and allocates nothing.
-struct Session::Lane {
-  explicit Lane(const Api& api) : binding(api), options(api), ahead(api) {}
+/// The objects that a run needs for itself. Later runs reuse them, so that a loop binds once and allocates nothing.
+struct Session::Workspace {
+  explicit Workspace(const Api& api) : binding(api), waiting(api), enqueuing(api) {}
   BindingHandle binding;
-  RunOptionsHandle options, ahead;  // of calls that wait for their end, and of those on a device that do not
+  RunOptionsHandle waiting, enqueuing;  // options of calls that wait for the device, and of calls that do not
   std::vector<Bound> inputs, outputs;
-  // States of the network's type, and rows that are filled up to a width, by input; the score's.
-  std::vector<std::vector<unsigned char>> staged, padded;
-  std::vector<unsigned char> score, paddedScore;
+  std::vector<std::vector<unsigned char>> converted,
+      filled;  // by input: states in the network's type; a call's filled-up rows
+  std::vector<unsigned char> score, filledScore;
 };
 
 Session::Session(const Library& library)
@@ -97,13 +97,13 @@ Status Session::load(const Library& library, const Source& source, const Session
       api(SetInterOpNumThreads, o, options.interOpThreads),
       api(SetSessionExecutionMode, o, options.interOpThreads > 1 ? 1 : 0),
       api(SetSessionGraphOptimizationLevel, o, options.graphOptimization),
-      api(SetSessionLogSeverityLevel, o, kFatal),  // what fails comes back as a status
+      api(SetSessionLogSeverityLevel, o, kFatal),  // errors are returned; they need no log
   };
   Status failed;
-  for (OrtStatus* const result : results)  // all of them, lest one is lost
+  for (OrtStatus* const result : results)  // checks all of them: each status must be released
     if (Status status = api.check(result); !status.ok()) failed = std::move(status);
   if (!failed.ok()) return failed;
-  // Between its runs the network leaves the cores to the step kernels, unless told otherwise.
+  // The network's threads do not spin after a run: the step kernels need the cores.
   std::map<std::string, std::string> config = {{"session.force_spinning_stop", "1"}};
   for (const auto& [key, value] : options.config) config[key] = value;
   for (const auto& [key, value] : config)
@@ -111,7 +111,7 @@ Status Session::load(const Library& library, const Source& source, const Session
   if (options.cuda) {
     CudaOptionsHandle cuda(api);
     TRY_STATUS(api.check(api(CreateCudaProviderOptions, cuda.out()), "ERR_CUDA_UNAVAILABLE"));
-    // Nothing at first: whether the provider's library loads at all.
+    // An update without settings tells whether the provider's library loads.
     TRY_STATUS(api.check(api(UpdateCudaProviderOptions, cuda.get(), nullptr, nullptr, 0), "ERR_CUDA_UNAVAILABLE"));
     std::vector<const char*> keys, values;
     for (const auto& [key, value] : options.cuda->settings) {
@@ -175,53 +175,54 @@ Status Session::portsOf(bool input, std::vector<Port>& ports) {
   return {};
 }
 
-std::unique_ptr<Session::Lane> Session::takeLane(bool onDevice, Status& status) {
+std::unique_ptr<Session::Workspace> Session::acquire(bool onDevice, Status& status) {
   {
     const std::lock_guard lock(mutex_);
-    auto& free = onDevice ? deviceLanes_ : lanes_;
+    auto& free = onDevice ? freeOnDevice_ : free_;
     if (!free.empty()) {
-      std::unique_ptr<Lane> lane = std::move(free.back());
+      std::unique_ptr<Workspace> workspace = std::move(free.back());
       free.pop_back();
-      return lane;
+      return workspace;
     }
   }
   const Api& api = library_.api;
-  auto lane = std::make_unique<Lane>(api);
-  lane->inputs.resize(inputs_.size());
-  lane->outputs.resize(outputs_.size());
-  lane->staged.resize(inputs_.size());
-  lane->padded.resize(inputs_.size());
-  status = api.check(api(CreateIoBinding, session_.get(), lane->binding.out()));
-  for (RunOptionsHandle* options : {&lane->options, &lane->ahead}) {
+  auto workspace = std::make_unique<Workspace>(api);
+  workspace->inputs.resize(inputs_.size());
+  workspace->outputs.resize(outputs_.size());
+  workspace->converted.resize(inputs_.size());
+  workspace->filled.resize(inputs_.size());
+  status = api.check(api(CreateIoBinding, session_.get(), workspace->binding.out()));
+  for (RunOptionsHandle* options : {&workspace->waiting, &workspace->enqueuing}) {
     if (status.ok()) status = api.check(api(CreateRunOptions, options->out()));
     if (status.ok()) status = api.check(api(RunOptionsSetRunLogSeverityLevel, options->get(), kFatal));
   }
   if (status.ok())
-    status = api.check(api(AddRunConfigEntry, lane->ahead.get(), "disable_synchronize_execution_providers", "1"));
-  return lane;
+    status =
+        api.check(api(AddRunConfigEntry, workspace->enqueuing.get(), "disable_synchronize_execution_providers", "1"));
+  return workspace;
 }
 
 Status Session::run(const RunParams& p, Stop& stop) {
   Status status;
-  std::unique_ptr<Lane> lane = takeLane(p.onDevice, status);
+  std::unique_ptr<Workspace> workspace = acquire(p.onDevice, status);
   if (!status.ok()) return status;
-  status = call(p, stop, *lane);
+  status = run(p, stop, *workspace);
   if (stop.requested()) status = Status::error("ERR_ABORTED", "the run was ended");
   const std::lock_guard lock(mutex_);
-  (p.onDevice ? deviceLanes_ : lanes_).push_back(std::move(lane));
+  (p.onDevice ? freeOnDevice_ : free_).push_back(std::move(workspace));
   return status;
 }
 
-/// Whether the next call waits for the device: then the provider gives back the pinned memory that it took in those
-/// before it, on the thread's stream of ONNX Runtime's.
-bool Session::settles() {
+/// Whether this thread's next call on a device waits for it, as one call in kCalls does. The provider frees the pinned
+/// memory of a thread's calls only in a call that waits.
+bool Session::waitsForDevice() {
   constexpr unsigned kCalls = 32;
-  return ++unsettled_[std::this_thread::get_id()] % kCalls == 0;
+  return ++deviceCalls_[std::this_thread::get_id()] % kCalls == 0;
 }
 
-Status Session::bind(Lane& lane, Bound& bound, const Port& port, bool input, bool onDevice, void* data, size_t bytes,
-                     const std::vector<int64_t>& dims) {
-  // A provider with memory of its own has copied a host's input when it was bound: that is bound anew each time.
+Status Session::bind(Workspace& workspace, Bound& bound, const Port& port, bool input, bool onDevice, void* data,
+                     size_t bytes, const std::vector<int64_t>& dims) {
+  // A CUDA session copies an input on the host when it is bound, so such an input is bound again for each call.
   const bool copied = input && !onDevice && device_.get() != nullptr;
   if (bound.data == data && bound.dims == dims && data != nullptr && !copied) return {};
   const Api& api = library_.api;
@@ -229,14 +230,14 @@ Status Session::bind(Lane& lane, Bound& bound, const Port& port, bool input, boo
   ValueHandle value(api);
   TRY_STATUS(api.check(api(CreateTensorWithDataAsOrtValue, (onDevice ? device_ : host_).get(), data, bytes, dims.data(),
                            dims.size(), port.type, value.out())));
-  TRY_STATUS(api.check(input ? api(BindInput, lane.binding.get(), port.name.c_str(), value.get())
-                             : api(BindOutput, lane.binding.get(), port.name.c_str(), value.get())));
+  TRY_STATUS(api.check(input ? api(BindInput, workspace.binding.get(), port.name.c_str(), value.get())
+                             : api(BindOutput, workspace.binding.get(), port.name.c_str(), value.get())));
   bound.data = data;
   bound.dims = dims;
   return {};
 }
 
-Status Session::call(const RunParams& p, Stop& stop, Lane& lane) {
+Status Session::run(const RunParams& p, Stop& stop, Workspace& workspace) {
   const Api& api = library_.api;
   const int scoreElement = outputs_[p.outputPort].type, sampleElement = inputs_[p.samplePort].type;
   if (sizeOfElement(scoreElement) == 0 || sizeOfElement(sampleElement) == 0 || sampleElement == kFloat64)
@@ -244,35 +245,35 @@ Status Session::call(const RunParams& p, Stop& stop, Lane& lane) {
   const Dtype sampleType = dtypeOf(sampleElement), scoreType = dtypeOf(scoreElement);
   size_t count = 1;
   for (const int64_t dim : p.dims) count *= static_cast<size_t>(dim);
-  const size_t width = p.width == 0 ? p.rows : std::min(p.width, p.rows);
-  if (count == 0 || width == 0) return {};
+  const size_t perCall = p.perCall == 0 ? p.rows : std::min(p.perCall, p.rows);
+  if (count == 0 || perCall == 0) return {};
   if (p.onDevice && (device_.get() == nullptr || p.sample.type != sampleType || p.out.type != scoreType ||
-                     scoreElement == kFloat64 || (p.fill != 0 && (p.rows % width != 0 || width != p.fill))))
+                     scoreElement == kFloat64 || (p.fill != 0 && (p.rows % perCall != 0 || perCall != p.fill))))
     return Status::error("ERR_MODEL", "the network cannot take these states on the device");
 
-  // The states as one more input, of the network's type.
+  // The states are one more input, in the network's element type.
   std::vector<InputParams> inputs = p.inputs;
   InputParams states{p.samplePort, p.sample.data, count * sizeOf(sampleType), p.dims, true};
   if (p.sample.type != sampleType) {
-    auto& staged = lane.staged[p.samplePort];
-    staged.resize(states.bytes);
-    TRY_STATUS(p.backend->convert(p.sample, {staged.data(), sampleType}, count));
-    states.data = staged.data();
+    auto& converted = workspace.converted[p.samplePort];
+    converted.resize(states.bytes);
+    TRY_STATUS(p.backend->convert(p.sample, {converted.data(), sampleType}, count));
+    states.data = converted.data();
   }
   inputs.push_back(std::move(states));
   auto* score = static_cast<unsigned char*>(p.out.data);
   const bool isDouble = scoreElement == kFloat64;
   if (p.out.type != scoreType || isDouble) {
-    lane.score.resize(count * sizeOfElement(scoreElement));
-    score = lane.score.data();
+    workspace.score.resize(count * sizeOfElement(scoreElement));
+    score = workspace.score.data();
   }
   const size_t scoreRow = count / p.rows * sizeOfElement(scoreElement);
 
   std::vector<int64_t> dims;
-  for (size_t row = 0; row < p.rows; row += width) {
-    std::unique_lock<std::mutex> alone(provider_, std::defer_lock);
-    if (device_.get() != nullptr) alone.lock();
-    const size_t present = std::min(width, p.rows - row), called = p.fill == 0 ? present : p.fill;
+  for (size_t row = 0; row < p.rows; row += perCall) {
+    std::unique_lock<std::mutex> lock(provider_, std::defer_lock);
+    if (device_.get() != nullptr) lock.lock();
+    const size_t present = std::min(perCall, p.rows - row), called = p.fill == 0 ? present : p.fill;
     for (const InputParams& input : inputs) {
       const auto* data = static_cast<const unsigned char*>(input.data);
       size_t bytes = input.bytes;
@@ -283,49 +284,50 @@ Status Session::call(const RunParams& p, Stop& stop, Lane& lane) {
         bytes = called * each;
         if (!dims.empty()) dims[0] = static_cast<int64_t>(called);
         if (present < called) {
-          auto& padded = lane.padded[input.port];
-          if (!grow(padded, called, each)) return tooLarge();
-          std::memcpy(padded.data(), data, present * each);
+          auto& filled = workspace.filled[input.port];
+          if (!grow(filled, called, each)) return tooLarge();
+          std::memcpy(filled.data(), data, present * each);
           for (size_t k = present; k < called; ++k)
-            std::memcpy(padded.data() + k * each, data + (present - 1) * each, each);
-          data = padded.data();
+            std::memcpy(filled.data() + k * each, data + (present - 1) * each, each);
+          data = filled.data();
         }
       }
       const bool onDevice = p.onDevice && input.port == p.samplePort;
-      TRY_STATUS(bind(lane, lane.inputs[input.port], inputs_[input.port], true, onDevice,
+      TRY_STATUS(bind(workspace, workspace.inputs[input.port], inputs_[input.port], true, onDevice,
                       const_cast<unsigned char*>(data), bytes, dims));
     }
     unsigned char* out = score + row * scoreRow;
     if (present < called) {
-      if (!grow(lane.paddedScore, called, scoreRow)) return tooLarge();
-      out = lane.paddedScore.data();
+      if (!grow(workspace.filledScore, called, scoreRow)) return tooLarge();
+      out = workspace.filledScore.data();
     }
     dims = p.dims;
     dims[0] = static_cast<int64_t>(called);
-    TRY_STATUS(bind(lane, lane.outputs[p.outputPort], outputs_[p.outputPort], false, p.onDevice, out, called * scoreRow,
-                    dims));
-    OrtRunOptions* const options = p.onDevice && !settles() ? lane.ahead.get() : lane.options.get();
+    TRY_STATUS(bind(workspace, workspace.outputs[p.outputPort], outputs_[p.outputPort], false, p.onDevice, out,
+                    called * scoreRow, dims));
+    OrtRunOptions* const options =
+        p.onDevice && !waitsForDevice() ? workspace.enqueuing.get() : workspace.waiting.get();
     {
       const Stop::Scope scope(stop, api, options);
       if (stop.requested()) return {};
-      TRY_STATUS(api.check(api(RunWithBinding, session_.get(), options, lane.binding.get())));
+      TRY_STATUS(api.check(api(RunWithBinding, session_.get(), options, workspace.binding.get())));
     }
     if (present < called) std::memcpy(score + row * scoreRow, out, present * scoreRow);
   }
   if (isDouble) {
-    // In place: a float ends before the double that it is made of does.
+    // In place: the float i ends before the double i does.
     for (size_t i = 0; i < count; ++i) {
       double value;
       std::memcpy(&value, score + i * sizeof value, sizeof value);
-      const auto narrow = static_cast<float>(value);
-      std::memcpy(score + i * sizeof narrow, &narrow, sizeof narrow);
+      const auto rounded = static_cast<float>(value);
+      std::memcpy(score + i * sizeof rounded, &rounded, sizeof rounded);
     }
   }
   return score == p.out.data ? Status{} : p.backend->convert({score, scoreType}, p.out, count);
 }
 
 Status selfTest(const Library& library) {
-  // y = x + x over float32 [n], in ONNX's opset 17.
+  // An ONNX network of opset 17: y = x + x over float32 [n].
   constexpr std::string_view kDouble(
       "\x08\x08\x42\x02\x10\x11\x3a\x37"
       "\x0a\x0e\x0a\x01x\x0a\x01x\x12\x01y\x22\x03"

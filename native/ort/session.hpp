@@ -1,4 +1,4 @@
-// A network in a session of ONNX Runtime, which reads and writes the memory that it is given.
+// A network in a session of ONNX Runtime. It reads and writes the caller's memory in place.
 #pragma once
 
 #include <atomic>
@@ -19,17 +19,17 @@ namespace score_sde::ort {
 /// An input or output of a network.
 struct Port {
   std::string name;
-  int type = 0;               // ONNX's number of the element type; 0 for what is not a tensor
-  std::vector<int64_t> dims;  // -1 for a free one
+  int type = 0;               // ONNX's number of the element type; 0: not a tensor
+  std::vector<int64_t> dims;  // -1: a free size
   std::vector<std::string> dimNames;
 };
 
 using Settings = std::vector<std::pair<std::string, std::string>>;
 
-/// CUDA's execution provider.
+/// The CUDA execution provider.
 struct CudaProvider {
   int device = 0;
-  void* stream = nullptr;  // where the network is enqueued
+  void* stream = nullptr;  // the cudaStream_t that the network runs on
   Settings settings;
 };
 
@@ -47,7 +47,7 @@ struct Source {
   size_t size = 0;
 };
 
-/// Ends a run, of one call or several at once, from another thread.
+/// Stops a run from another thread. A run may be several calls of the network at once.
 class Stop {
  public:
   void request();
@@ -55,7 +55,7 @@ class Stop {
 
  private:
   friend class Session;
-  /// While it lives, request() ends the run of these options.
+  /// While it lives, request() stops the call with these options.
   class Scope {
    public:
     Scope(Stop& stop, const Api& api, OrtRunOptions* options);
@@ -80,24 +80,24 @@ struct InputParams {
   const void* data = nullptr;  // of the port's type
   size_t bytes = 0;
   std::vector<int64_t> dims;
-  bool perRow = false;  // dims[0] is the batch
+  bool perRow = false;  // dims[0] is the number of rows
 };
 
-/// A batch in calls of at most `width` rows (0: in one call). Where `fill` is not 0, every call has so many, those that
-/// lack filled up with copies. States on the provider's device must be of the network's own type and lack none; all is
-/// then enqueued on its stream, and nothing waits for it but one call in many.
+/// A batch in calls of at most `perCall` rows (0: one call). If `fill` is not 0, every call has `fill` rows: copies of
+/// its last row fill it up. States on the provider's device must have the network's element type, and fill every call.
+/// Calls on a device are enqueued on its stream; the host waits only in one call of many.
 struct RunParams {
-  size_t rows = 0, width = 0, fill = 0;
+  size_t rows = 0, perCall = 0, fill = 0;
   bool onDevice = false;
   std::vector<int64_t> dims;  // of the states and of the score
   size_t samplePort = 0, outputPort = 0;
   ConstView sample;
   View out;
   std::vector<InputParams> inputs;
-  Backend* backend = nullptr;  // converts states where the network's are of another type
+  Backend* backend = nullptr;  // converts states to and from the network's element type
 };
 
-/// Some rows of a batch, as a batch.
+/// The batch of `count` rows from row `first` on.
 RunParams rowsOf(const RunParams& p, size_t first, size_t count);
 
 class Session {
@@ -110,19 +110,19 @@ class Session {
   const std::vector<Port>& inputs() const { return inputs_; }
   const std::vector<Port>& outputs() const { return outputs_; }
 
-  /// From any thread, at once with others. ERR_MODEL, ERR_ABORTED, ERR_MEMORY.
+  /// Several threads may run at once. ERR_MODEL, ERR_ABORTED, ERR_MEMORY.
   Status run(const RunParams& p, Stop& stop);
 
  private:
   struct Bound;
-  struct Lane;
+  struct Workspace;
   explicit Session(const Library& library);
   Status describe();
   Status portsOf(bool input, std::vector<Port>& ports);
-  std::unique_ptr<Lane> takeLane(bool onDevice, Status& status);
-  Status call(const RunParams& p, Stop& stop, Lane& lane);
-  bool settles();
-  Status bind(Lane& lane, Bound& bound, const Port& port, bool input, bool onDevice, void* data, size_t bytes,
+  std::unique_ptr<Workspace> acquire(bool onDevice, Status& status);
+  Status run(const RunParams& p, Stop& stop, Workspace& workspace);
+  bool waitsForDevice();
+  Status bind(Workspace& workspace, Bound& bound, const Port& port, bool input, bool onDevice, void* data, size_t bytes,
               const std::vector<int64_t>& dims);
 
   const Library& library_;
@@ -130,13 +130,13 @@ class Session {
   MemoryInfoHandle host_, device_;
   std::vector<Port> inputs_, outputs_;
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Lane>> lanes_, deviceLanes_;  // free ones
-  /// CUDA's provider has one handle of cuDNN, and one of cuBLAS, for all runs of a session on one stream.
+  std::vector<std::unique_ptr<Workspace>> free_, freeOnDevice_;
+  /// Held during a call on CUDA: the provider has one cuDNN and one cuBLAS handle for all calls of a session.
   std::mutex provider_;
-  std::unordered_map<std::thread::id, unsigned> unsettled_;  // calls of each thread that nothing waited for
+  std::unordered_map<std::thread::id, unsigned> deviceCalls_;  // calls on a device, by thread; guarded by provider_
 };
 
-/// Runs a tiny network, as the last proof that the table of functions is what it is taken for.
+/// Runs a tiny network: the last check that the table of functions is ONNX Runtime's.
 Status selfTest(const Library& library);
 
 }  // namespace score_sde::ort

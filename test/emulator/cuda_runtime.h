@@ -23,7 +23,7 @@ inline void __syncthreads() { emulator::meetBlock(); }
 inline void __syncwarp() {
   emulator::meet(emulator::block.warps[emulator::block.running->rank / 32], [] {});
 }
-inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+inline void __threadfence() { emulator::fence(); }
 inline void cudaGridDependencySynchronize() {}
 inline void cudaTriggerProgrammaticLaunchCompletion() {}
 template <class T>
@@ -36,6 +36,7 @@ T __shfl_xor_sync(unsigned, T value, unsigned mask) {
 }
 template <class T>
 T atomicAdd(T* p, T value) {
+  emulator::takeTicket();
   return std::atomic_ref<T>(*p).fetch_add(value);
 }
 inline unsigned atomicMin(unsigned* p, unsigned value) {
@@ -47,7 +48,7 @@ inline unsigned atomicMin(unsigned* p, unsigned value) {
 }
 
 // Two devices of few multiprocessors. EMULATED_COMPUTE, such as 8.0, sets what they are; EMULATED_DRIVER, such as 12040,
-// of which CUDA the driver is, 0 being none.
+// of which CUDA the driver is, 0 being none; EMULATED_ALONE, that no cooperative launches are to be had.
 inline cudaError_t cudaDriverGetVersion(int* version) {
   const char* text = std::getenv("EMULATED_DRIVER");
   return *version = text == nullptr ? CUDART_VERSION : std::atoi(text), cudaSuccess;
@@ -59,6 +60,8 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
   return *count = emulator::kDevices, cudaSuccess;
 }
 namespace emulator {
+constexpr int kMultiprocessors = 8;
+inline bool isCooperative() { return std::getenv("EMULATED_ALONE") == nullptr; }
 inline void readCompute(int& major, int& minor) {
   const char* text = std::getenv("EMULATED_COMPUTE");
   if (text != nullptr) std::sscanf(text, "%d.%d", &major, &minor);
@@ -66,7 +69,7 @@ inline void readCompute(int& major, int& minor) {
 }  // namespace emulator
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   EMULATED_CALL;
-  *p = {"Emulated device", emulator::memoryLimit(), 9, 0, 8};
+  *p = {"Emulated device", emulator::memoryLimit(), 9, 0, emulator::kMultiprocessors};
   emulator::readCompute(p->major, p->minor);
   return cudaSuccess;
 }
@@ -75,8 +78,15 @@ inline cudaError_t cudaSetDevice(int device) {
   if (device < 0 || device >= emulator::kDevices) return cudaErrorInvalidDevice;
   return emulator::device = device, cudaSuccess;
 }
-inline cudaError_t cudaGetDevice(int* device) { return *device = emulator::device, cudaSuccess; }
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetDevice(int* device) {
+  if (emulator::inCallback) return cudaErrorNotPermitted;
+  return *device = emulator::device, cudaSuccess;
+}
+inline cudaError_t cudaGetLastError() { return emulator::inCallback ? cudaErrorNotPermitted : cudaSuccess; }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  EMULATED_CALL;
+  return *value = emulator::isCooperative(), cudaSuccess;
+}
 template <class F>
 cudaError_t cudaFuncSetAttribute(F, cudaFuncAttribute, int) {
   EMULATED_CALL;
@@ -107,7 +117,11 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   bool together = false;
   for (unsigned i = 0; i < config->numAttrs; ++i) {
     const cudaLaunchAttribute& a = config->attrs[i];
-    together |= a.id == cudaLaunchAttributeCooperative && a.val.cooperative != 0;
+    if (a.id == cudaLaunchAttributeCooperative && a.val.cooperative != 0) {
+      together = true;
+      if (!emulator::isCooperative()) return cudaErrorNotSupported;
+      if (config->gridDim.x > emulator::kMultiprocessors) return cudaErrorCooperativeLaunchTooLarge;
+    }
     together |= a.id == cudaLaunchAttributeClusterDimension;  // of one cluster, which is all that this knows
     if (a.id == cudaLaunchAttributeClusterDimension && a.val.clusterDim.x != config->gridDim.x)
       return cudaErrorInvalidValue;

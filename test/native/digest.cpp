@@ -108,6 +108,12 @@ Noise givenNoise(Memory& memory) {
   return noise;
 }
 
+/// Where the rows of a batch with that noise have their normals from.
+RowStep::Normals normalsOf(const Noise& noise) {
+  if (noise.kind != Noise::Kind::Given) return RowStep::Normals::Drawn;
+  return noise.given.data == nullptr ? RowStep::Normals::None : RowStep::Normals::Given;
+}
+
 void randn(Line& line, Noise noise, Shape shape, Dtype type) {
   Memory out{type, std::vector<float>(shape.size())};
   RandnParams p;
@@ -141,25 +147,50 @@ void torchSmall() {
     for (size_t count = 1; count < 16; ++count) randn(line, torchNoise(state, type), {1, count}, type);
 }
 
-const PerRow kSigma{{0.01f, 1.7f, 1348.0f}}, kAdjacent{{0.0f, 1.6f, 1300.0f}}, kSnr{{0.15f, 0.16f, 0.17f}};
+constexpr float kSigma[] = {0.01f, 1.7f, 1348.0f}, kNext[] = {0.0f, 1.6f, 1300.0f}, kSnr[] = {0.15f, 0.16f, 0.17f};
+
+/// The records of a batch: a copy of `row` each, changed by change(row, index).
+template <class Change>
+std::vector<RowStep> rowsOf(RowStep row, const Change& change) {
+  std::vector<RowStep> rows(kShape.rows, row);
+  for (size_t r = 0; r < rows.size(); ++r) change(rows[r], r);
+  return rows;
+}
+
+std::vector<uint32_t> run(const StepParams& p) {
+  std::vector<uint32_t> bad;
+  cpu::backend().step(p, &bad);
+  return bad;
+}
+
+/// Whether the results are finite before they are rounded to their type.
+bool isFinite(StepParams p) {
+  Memory wide{Dtype::Float32}, mean{Dtype::Float32};
+  p.out = wide.view();
+  if (p.mean.data != nullptr) p.mean = mean.view();
+  return run(p).empty();
+}
 
 void predict(Line& line, Dtype type, bool wild) {
   Memory sample = filled(type, wild), score = filled(type, wild), given = filled(type, wild);
   for (const Noise& noise : {givenNoise(given), philoxNoise(1, type)}) {
     for (const bool wantsMean : {true, false}) {
       Memory out{type}, mean{type};
-      StepPredParams p;
+      StepParams p;
       p.shape = kShape;
+      p.rows = rowsOf({}, [&](RowStep& row, size_t r) {
+        row.kind = RowStep::Kind::Predict;
+        row.normals = normalsOf(noise);
+        row.sigma = kSigma[r];
+        row.next = kNext[r];
+      });
       p.sample = sample.view();
-      p.modelOutput = score.view();
+      p.output = score.view();
       p.noise = noise;
-      p.sigma = kSigma;
-      p.adjacentSigma = kAdjacent;
       p.out = out.view();
       if (wantsMean) p.mean = mean.view();
-      bool finite = false;
-      cpu::backend().stepPred(p, &finite);
-      line.add(finite);
+      line.add(isFinite(p));
+      run(p);
       line.add(out);
       line.add(mean);
     }
@@ -171,18 +202,21 @@ void correct(Line& line, Dtype type, bool wild) {
   for (const Noise& noise : {givenNoise(given), philoxNoise(kShape.rows, Dtype::Float32)}) {
     for (const StepSize stepSize : {StepSize::Batch, StepSize::Sample, StepSize::Dim, StepSize::Ald}) {
       Memory out{type};
-      StepCorrectParams p;
+      StepParams p;
       p.shape = kShape;
+      p.rows = rowsOf({}, [&](RowStep& row, size_t r) {
+        row.kind = RowStep::Kind::Correct;
+        row.normals = normalsOf(noise);
+        row.stepSize = stepSize;
+        row.snr = kSnr[r];
+        row.sigma = kSigma[r];
+      });
       p.sample = sample.view();
-      p.modelOutput = score.view();
+      p.output = score.view();
       p.noise = noise;
-      p.stepSize = stepSize;
-      p.snr = kSnr;
-      p.sigma = kSigma;
       p.out = out.view();
-      bool finite = false;
-      cpu::backend().stepCorrect(p, &finite);
-      line.add(finite);
+      line.add(isFinite(p));
+      run(p);
       line.add(out);
     }
   }
@@ -190,14 +224,103 @@ void correct(Line& line, Dtype type, bool wild) {
 
 void perturb(Line& line, Dtype type, bool wild) {
   Memory sample = filled(type, wild), given = filled(type, wild), out{type};
-  AddNoiseParams p;
+  StepParams p;
   p.shape = kShape;
+  p.rows = rowsOf({}, [&](RowStep& row, size_t r) {
+    row.normals = RowStep::Normals::Given;
+    row.e = kSigma[r];
+  });
   p.sample = sample.view();
   p.noise = givenNoise(given);
-  p.sigma = kSigma;
   p.out = out.view();
-  cpu::backend().addNoise(p);
+  run(p);
   line.add(out);
+}
+
+/// A linear update of all it can combine, and some of it.
+RowStep linearRow(uint8_t terms) {
+  RowStep row;
+  row.terms = terms;
+  row.converts = terms % 2 == 1;
+  row.px = 0.9f;
+  row.pm = -1.3f;
+  row.a = 1.1f;
+  for (size_t k = 0; k < terms; ++k) row.b[k] = k == 4 ? 0.0f : 0.3f - 0.25f * static_cast<float>(k);
+  row.base = terms > 3 ? 0.4f : 0.0f;
+  row.e = 0.7f;
+  return row;
+}
+
+/// The operands of a step, and what it gives.
+struct Operands {
+  Memory sample, output, base, given, out, mean, pushed;
+  std::vector<Memory> history;
+  Operands(Dtype type, bool wild)
+      : sample(filled(type, wild)),
+        output(filled(type, wild)),
+        base(filled(type, wild)),
+        given(filled(type, wild)),
+        out{type},
+        mean{type},
+        pushed{type} {
+    for (size_t k = 1; k < kTerms; ++k) history.push_back(filled(type, wild));
+  }
+
+  StepParams params(const Noise& noise) {
+    StepParams p;
+    p.shape = kShape;
+    p.sample = sample.view();
+    p.output = output.view();
+    p.base = base.view();
+    for (size_t k = 0; k < history.size(); ++k) p.history[k] = history[k].view();
+    p.noise = noise;
+    p.out = out.view();
+    p.mean = mean.view();
+    p.pushed = pushed.view();
+    return p;
+  }
+
+  void add(Line& line, const std::vector<uint32_t>& bad) {
+    line.add(bad);
+    line.add(out);
+    line.add(mean);
+    line.add(pushed);
+  }
+};
+
+void linear(Line& line, Dtype type, bool wild) {
+  Operands operands(type, wild);
+  Noise none;
+  for (const Noise& noise : {none, givenNoise(operands.given), philoxNoise(1, type)}) {
+    for (const uint8_t terms : {0, 1, 2, 3, 7}) {
+      StepParams p = operands.params(noise);
+      p.rows = {linearRow(terms)};
+      p.rows[0].normals = normalsOf(noise);
+      operands.add(line, run(p));
+    }
+  }
+}
+
+/// Rows of three kinds at once, of which two draw, from within a counter, and one is given its normals.
+void mixed(Line& line, Dtype type, bool wild) {
+  Operands operands(type, wild);
+  Noise noise = philoxNoise(kShape.rows, type);
+  noise.given = operands.given.view();
+  for (const bool converts : {false, true}) {
+    for (size_t turn = 0; turn < kShape.rows; ++turn) {
+      StepParams p = operands.params(noise);
+      p.rows = rowsOf(linearRow(3), [&](RowStep& row, size_t r) {
+        row.kind = static_cast<RowStep::Kind>((r + turn) % 3);
+        row.normals = r == 1 ? RowStep::Normals::Given : RowStep::Normals::Drawn;
+        row.phase = static_cast<uint8_t>(r);
+        row.converts = converts;
+        row.sigma = kSigma[r];
+        row.next = kNext[r];
+        row.snr = kSnr[r];
+      });
+      operands.add(line, run(p));
+    }
+  }
 }
 
 void updates(const char* name, void (*update)(Line&, Dtype, bool)) {
@@ -292,5 +415,7 @@ int main() {
   conversions();
   images();
   tables();
+  updates("linear", linear);
+  updates("mixed", mixed);
   return 0;
 }

@@ -2,7 +2,7 @@ import type { StepSize } from '../../native/abi';
 import { Generator } from '../../random/generator';
 import { ScoreSdeVeScheduler } from '../../scheduler/scheduler';
 
-/** CIFAR-10, 256x256 and 1024x1024 images, in batches that networks take. */
+/** 32x32 (CIFAR-10), 256x256 and 1024x1024 images, in usual batches. */
 export const shapes: readonly (readonly number[])[] = [
   [1, 3, 32, 32],
   [16, 3, 32, 32],
@@ -17,7 +17,7 @@ export const shapes: readonly (readonly number[])[] = [
 export type BenchType = 'float32' | 'float16';
 type Engine = 'philox' | 'torch';
 
-/** What PyTorch is timed at, beside it. */
+/** The operations that torch_peer.py times. */
 export type PeerOp = 'randn' | 'step_pred' | 'step_correct' | 'add_noise';
 
 export interface Case {
@@ -25,22 +25,22 @@ export interface Case {
   engine: Engine | '-';
   dims: readonly number[];
   type: BenchType;
-  /** Bytes that an element costs at least: each tensor read or written once. */
+  /** Bytes an element, if each tensor is read or written once. */
   bytes: number;
-  /** Normals drawn for an element. */
+  /** Normals drawn an element. */
   normals: number;
   peer?: PeerOp;
   sync: () => unknown;
   async: () => Promise<unknown>;
 }
 
-/** What is made when it is asked for first: a case that is only listed costs nothing. */
+/** A value made at its first use: a case that is only listed allocates nothing. */
 function lazy<T>(make: () => T): () => T {
   let made: { value: T } | undefined;
   return () => (made ??= { value: make() }).value;
 }
 
-/** The operations on one shape, through the public interface and with `out` given, so that none allocates. */
+/** The operations on one shape, through the public interface. Each has `out`, so that none allocates. */
 export function casesOf(dims: readonly number[], type: BenchType): Case[] {
   const scheduler = new ScoreSdeVeScheduler();
   const draw = (seed: number) => lazy(() => new Generator(seed).randn(dims, { type }));

@@ -3,7 +3,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 
-/** Times of one call, in microseconds. */
+/** The times of a call, in microseconds. */
 export interface Timing {
   median: number;
   p10: number;
@@ -19,7 +19,7 @@ function timing(times: number[]): Timing {
   return { median: at(0.5), p10: at(0.1), p90: at(0.9) };
 }
 
-/** Calls `run` for some seconds, after a few calls that do not count. */
+/** Times calls of `run` for some seconds, after a few untimed ones. */
 export function timeSync(run: () => unknown, seconds: number): Timing {
   for (let i = 0; i < warmUps; i++) run();
   const times: number[] = [];
@@ -32,7 +32,7 @@ export function timeSync(run: () => unknown, seconds: number): Timing {
   return timing(times);
 }
 
-/** As timeSync, each call awaited before the next. */
+/** As timeSync, for a call that is awaited before the next. */
 export async function timeAsync(run: () => Promise<unknown>, seconds: number): Promise<Timing> {
   for (let i = 0; i < warmUps; i++) await run();
   const times: number[] = [];
@@ -45,28 +45,28 @@ export async function timeAsync(run: () => Promise<unknown>, seconds: number): P
   return timing(times);
 }
 
-/** Milliseconds that the event loop was held: the longest time, and the 99th percentile. */
+/** For how long the event loop was blocked, in milliseconds: the longest time, and the 99th percentile. */
 export interface Held {
   longest: number;
   p99: number;
 }
 
-/** How long the event loop was held while some work went on. */
+/** For how long the event loop was blocked during some work. */
 export async function heldDuring(work: () => Promise<unknown>): Promise<Held> {
   const monitor = monitorEventLoopDelay({ resolution: 1 });
   monitor.enable();
   await work();
   monitor.disable();
-  // The monitor's own period is part of what it reports.
+  // The monitor's times include its period of 1 ms.
   return { longest: monitor.max / 1e6 - 1, p99: monitor.percentile(99) / 1e6 - 1 };
 }
 
-/** The middle one of some numbers. */
+/** The median, the upper one of two. */
 export function median(numbers: readonly number[]): number {
   return [...numbers].sort((a, b) => a - b)[numbers.length >> 1]!;
 }
 
-/** How long the event loop is held where so many threads compute and nothing else goes on. */
+/** For how long the event loop is blocked while `threads` threads compute and this package does nothing. */
 export async function heldBeside(threads: number, seconds: number): Promise<Held> {
   const workers = Array.from({ length: threads }, () => new Worker('for (;;);', { eval: true }));
   await Promise.all(workers.map((worker) => once(worker, 'online')));

@@ -13,20 +13,20 @@ import { heldBeside, heldDuring, median, timeAsync, type Held } from './measure'
 
 type Way = 'OnnxModel' | 'onnxruntime-node';
 
-/** A pipeline with the built-in model. */
+/** Runs of a pipeline with the built-in model. */
 export interface NetworkResult {
   way: Way;
   batch: number;
   steps: number;
-  /** Wall time of a run, the median. */
+  /** Median wall time of a run. */
   seconds: number;
-  /** The part that is not spent in the network where each call of it is waited for, the median. */
+  /** Median share of a run outside the network, in runs that await each call of it. */
   outside: number;
   /** The longest of all runs, and the median of their p99. */
   held: Held;
 }
 
-/** One call of a network that multiplies its states by sigma: what a call costs besides the network's work. */
+/** One call of a network that multiplies its states by sigma: the cost of a call without a network's work. */
 export interface CallResult {
   shape: string;
   /** Median microseconds. */
@@ -36,18 +36,18 @@ export interface CallResult {
 
 export interface NetworkBenchResult {
   runs: NetworkResult[];
-  /** How the machine itself holds the loop while so many threads compute. */
+  /** For how long the event loop is blocked while `threads` threads compute and this package does nothing. */
   machine: { threads: number; held: Held }[];
   calls: CallResult[];
 }
 
-/** out_sample = sample timestep for states [n, c, h, w] and one timestep for all; ONNX's opset 17. */
+/** An ONNX network, opset 17: out_sample = sample * timestep, with states [n, c, h, w] and one timestep for all. */
 const product =
   'CAhCAhAROpIBCiMKBnNhbXBsZQoIdGltZXN0ZXASCm91dF9zYW1wbGUiA011bBIHcHJvZHVjdFokCgZzYW1wbGUSGgoYCAESFAoDEgFuCgMSAWMKAxIBaAoDEgF3WhIKCHRpbWVzdGVwEgYKBAgBEgBiKAoKb3V0X3NhbXBsZRIaChgIARIUCgMSAW4KAxIBYwoDEgFoCgMSAXc=';
 
 const batches = [1, 16, 64];
 const steps = 100;
-/** Seconds of a batch's runs after which there are enough of them to take the median. */
+/** Seconds of runs for each batch size. */
 const enough = 20;
 const secondsBeside = 5;
 const turns = 7;
@@ -56,7 +56,7 @@ const shapes = [
   [8, 3, 256, 256],
 ];
 
-/** The built-in model through OnnxModel and through an onnxruntime-node session, in turns. */
+/** Times the built-in model through OnnxModel and through an onnxruntime-node session, in turns. */
 export async function benchNetworks(seconds: number, tell: (line: NetworkResult) => void): Promise<NetworkBenchResult> {
   const file = networkOf(folderOf('digits'));
   const { InferenceSession } = onnxRuntime();
@@ -82,7 +82,7 @@ export async function benchNetworks(seconds: number, tell: (line: NetworkResult)
   return { runs, machine, calls: await timeCalls(seconds) };
 }
 
-/** Times runs with a model, one after another. */
+/** `time` times a run with a model; `result` sums up. */
 function timer(model: OnnxModel | SessionModel, batchSize: number) {
   const run = async (by: ScoreModel): Promise<number> => {
     const scheduler = new ScoreSdeVeScheduler({ sigmaMax: 50 });
@@ -103,7 +103,7 @@ function timer(model: OnnxModel | SessionModel, batchSize: number) {
   return {
     time: async () => {
       inside = 0;
-      const whole = await run(waited); // which warms up, too
+      const whole = await run(waited); // this run is the warm-up, too
       outside.push(1 - inside / whole);
       held.push(await heldDuring(async () => seconds.push(await run(model))));
     },
@@ -124,7 +124,7 @@ async function timeCalls(seconds: number): Promise<CallResult[]> {
     const sample = new Generator(1).randn(dims);
     const sigma = new Tensor('float32', new Float32Array(dims[0]!).fill(2), [dims[0]!]);
     const context = { out: Tensor.empty(dims) };
-    // In turns: what else the machine does meets both.
+    // In turns, so that other work on the machine slows both alike.
     const times: [number[], number[]] = [[], []];
     for (let i = 0; i < turns; i++) {
       times[0].push((await timeAsync(() => ours.run(sample, sigma, {}, context), seconds)).median);

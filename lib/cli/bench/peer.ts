@@ -12,11 +12,11 @@ export interface PeerRequest {
 }
 
 export interface PeerTimes {
-  /** PyTorch's version, and the interpreter that has it. */
+  /** PyTorch's version, and its Python. */
   version: string;
   /** Median microseconds of an operation. */
   time(op: PeerOp, dims: readonly number[], type: BenchType, threads: number): number | undefined;
-  /** Median microseconds of set_timesteps(2000) with set_sigmas(2000), which is also what the constructor does. */
+  /** Median microseconds of set_timesteps(2000) with set_sigmas(2000), which a constructor does, too. */
   tables: number;
 }
 
@@ -29,7 +29,7 @@ function pythonWithTorch(): string {
       execFileSync(python, ['-c', 'import torch'], { stdio: 'ignore' });
       return python;
     } catch {
-      // Not there, or without torch: the next.
+      // This Python is missing, or has no torch.
     }
   }
   throw new ScoreSdeError('ERR_IO', `--torch needs a Python with torch; tried ${pythons.join(', ')}`);
@@ -38,7 +38,7 @@ function pythonWithTorch(): string {
 /** Times the same arithmetic in PyTorch. */
 export function timePeer(request: PeerRequest): PeerTimes {
   const python = pythonWithTorch();
-  const memory = String(2 ** 32); // glibc is to keep freed memory: fresh pages would cost PyTorch more than its work
+  const memory = String(2 ** 32); // makes glibc keep freed memory: new pages would take PyTorch longer than its work
   const env = {
     ...process.env,
     MALLOC_MMAP_THRESHOLD_: memory,

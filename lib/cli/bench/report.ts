@@ -17,7 +17,7 @@ const columns = [
   'torch',
 ];
 const widths = [13, 18, 6, 7, 3, 9, 17, 9, 6, 5, 5, 6];
-const left = 4; // so many columns are text
+const left = 4; // the first columns are text, aligned left
 
 const us = (value: number): string => value.toFixed(value < 100 ? 1 : 0);
 const percent = (share: number | undefined): string => (share === undefined ? '' : `${Math.round(100 * share)}%`);
@@ -31,7 +31,7 @@ const row = (cells: string[]): string =>
 
 export const header = row(columns);
 
-/** A case as a line of the table. */
+/** A case's line of the table. */
 export function caseLine(c: CaseResult): string {
   const range = `${us(c.sync.p10)} - ${us(c.sync.p90)}`;
   const [rate, shares] = [c.rate.toFixed(1), [percent(c.ofBandwidth), percent(c.ofNormals)]];
@@ -39,7 +39,7 @@ export function caseLine(c: CaseResult): string {
   return row([...text, us(c.sync.median), range, us(c.async.median), rate, ...shares, times(c.timesTorch)]);
 }
 
-/** What follows the table. */
+/** The text after the table. */
 export function summary({ machine, limits, fixed, loopDelay }: BenchResult): string {
   const lines = [
     '',
@@ -69,7 +69,7 @@ export function summary({ machine, limits, fixed, loopDelay }: BenchResult): str
 export const networkHeader =
   'model through      batch  steps  seconds   outside the network   event loop held, ms: at most, p99';
 
-/** A run of a pipeline as a line of its table. */
+/** The line of a pipeline's runs. */
 export function networkLine({ way, batch, steps, seconds, outside, held }: NetworkResult): string {
   const cells = [
     way.padEnd(16),
@@ -82,11 +82,11 @@ export function networkLine({ way, batch, steps, seconds, outside, held }: Netwo
   return cells.join(' ');
 }
 
-/** What the machine does to the loop. */
+/** The line of an event loop beside computing threads. */
 export const machineLine = ({ threads, held: { longest, p99 } }: NetworkBenchResult['machine'][number]): string =>
   `${threads} threads that compute, and nothing else`.padEnd(69) +
   `${longest.toFixed(1)}, ${p99.toFixed(1)}`.padStart(22);
 
-/** What a call of a network costs that hardly works. */
+/** The line of a call of the small network. */
 export const callLine = ({ shape, ours, theirs }: CallResult): string =>
   `a network of one product, ${shape}: ${us(ours)} us a call, ${us(theirs)} us through onnxruntime-node, ${times(theirs / ours)}`;

@@ -15,7 +15,7 @@ export interface BenchOptions {
   types: BenchType[];
   /** Seconds for each timing. */
   seconds: number;
-  /** Only cases whose name holds this. */
+  /** Only cases whose name contains this. */
   filter?: string;
   torch: boolean;
 }
@@ -31,10 +31,10 @@ export interface CaseResult {
   async: Timing;
   /** Gigabytes a second, counting each tensor once. */
   rate: number;
-  /** Least time by STREAM's triad over arrays of this size, and by the rate of normals, over the time taken. */
+  /** The least time by the rate of STREAM's triad over arrays of this size, divided by the time; the same by the rate of normals. */
   ofBandwidth: number;
   ofNormals: number | undefined;
-  /** Microseconds of PyTorch, and its time over ours. */
+  /** PyTorch's microseconds, and these divided by ours. */
   torch?: number;
   timesTorch?: number;
 }
@@ -52,16 +52,16 @@ export interface BenchResult {
   machine: Record<string, string | number>;
   limits: Limits[];
   cases: CaseResult[];
-  /** Microseconds of what does not depend on a shape. */
+  /** Operations that do not depend on a shape, in microseconds. */
   fixed: { name: string; time: Timing; torch?: number; timesTorch?: number }[];
-  /** While eight pipelines ran, and while nothing but empty turns of the loop did: what the machine itself takes. */
+  /** For how long the event loop was blocked while eight pipelines ran, and while it had empty turns only. */
   loopDelay: { running: Held; empty: Held };
 }
 
 const nameOf = ({ op, engine, dims, type }: Case): string => `${dims.join('x')} ${op} ${engine} ${type}`;
 const sizeOf = (dims: readonly number[]): number => dims.reduce((a, b) => a * b, 1);
 
-/** Measures limits, every case at every number of threads, and PyTorch beside them. `tell` hears of each case. */
+/** Measures limits and every case at every number of threads, and PyTorch. Calls `tell` with each case. */
 export async function runBench(options: BenchOptions, tell: (result: CaseResult) => void): Promise<BenchResult> {
   const { threads, types, seconds, filter, torch } = options;
   const before = getNumThreads();
@@ -178,7 +178,7 @@ function fixedCosts(seconds: number, peer: PeerTimes | undefined): BenchResult['
   ];
 }
 
-/** What the package itself holds the event loop for: eight pipelines at once around a model that takes no time. */
+/** For how long this package blocks the event loop: eight pipelines at once, with a model that takes no time. */
 async function loopDelay(): Promise<BenchResult['loopDelay']> {
   const scheduler = new ScoreSdeVeScheduler();
   const runs = shapes.slice(0, 4).flatMap((dims) => [dims, dims]);

@@ -14,25 +14,26 @@ import {
   type Port,
 } from './port';
 
-/** Which of a network's inputs and outputs is what, where the names do not say it. */
+/** The roles of a network's inputs and outputs, where their names do not tell. */
 export interface NetworkOptions {
-  /** Name of the input for the states; 'sample', or the only one that can be it, unless given. */
+  /** The input for the states. Default: 'sample', else the only one whose type and rank fit. */
   sample?: string;
-  /** Name of the input for sigma; 'timestep', or the only one that can be it, unless given. */
+  /** The input for sigma. Default: 'timestep', else the only one whose type and shape fit. */
   timestep?: string;
-  /** Name of the output with the score; 'out_sample', or the only one, unless given. */
+  /** The output with the score. Default: 'out_sample', else the only output. */
   output?: string;
-  /** Values of further inputs that a run does not give. */
+  /** Values of further inputs, by name, for runs that do not give them. */
   defaultInputs?: ModelInputs;
 }
 
 export const networkOptions = ['sample', 'timestep', 'output', 'defaultInputs'] as const;
 
-/** Samples that a network may fix as its batch. */
+/** The largest batch size that a network may fix. */
 const maxBatch = 2 ** 12;
 
 type Role = 'sample' | 'timestep' | 'output';
 
+/** The port with the `named` name, else with the `usual` one, else the only one that a rule allows; the first such rule counts. ERR_MODEL. */
 function choose(
   ports: readonly Port[],
   role: Role,
@@ -53,14 +54,14 @@ function choose(
   );
 }
 
-/** What a score network takes and gives, from its metadata: names, types and ranks are read, never assumed. */
+/** The inputs and outputs of a score network by their roles, from its metadata. */
 export class Contract {
   readonly sample: Port;
   readonly timestep: Port;
   readonly output: Port;
-  /** The inputs besides. */
+  /** The inputs other than the sample and the timestep. */
   readonly further: readonly Port[];
-  /** What was prepared, and for states of which dims. */
+  /** The results of prepare, with the dims that they are for. */
   readonly #prepared = new WeakMap<ModelInputs, readonly number[]>();
 
   /** @throws ScoreSdeError ERR_MODEL where the metadata does not tell sample, timestep and output apart */
@@ -100,29 +101,29 @@ export class Contract {
       );
   }
 
-  /** The name of the batch's axis, where it has one. */
+  /** The name of the batch axis, if it has one. */
   get axis(): string | undefined {
     const [axis] = this.sample.shape;
     return typeof axis === 'string' && axis !== '?' ? axis : undefined;
   }
 
-  /** The one size of a batch that the network takes, where its metadata fix it. */
+  /** The batch size that the network fixes, if it does. */
   get fixedBatch(): number | undefined {
     const { sample, timestep, output, further } = this;
     const [states] = sample.shape;
     if (typeof states === 'number') return states;
     const sizes = [timestep, output, ...further.filter(isPerSample)].map(({ shape }) => shape[0]);
-    return sizes.find((size): size is number => typeof size === 'number' && size > 1); // 1 may mean one for all
+    return sizes.find((size): size is number => typeof size === 'number' && size > 1); // 1 may be a value for all samples
   }
 
-  /** The dims of one sample, free ones by name. */
+  /** The dims of one sample: sizes, and the names of free ones. */
   get sampleShape(): readonly (number | string)[] {
     return this.sample.shape.slice(1);
   }
 
   /**
-   * The feeds of the further inputs for states of these dims: what it returned before, it returns again.
-   * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_MODEL (an input that is missing, or that there is none of)
+   * The feeds of the further inputs, for states of `dims`. It returns its own result unchanged.
+   * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_MODEL (a missing input, or an unknown one)
    */
   prepare(dims: readonly number[], given: ModelInputs, rules: Omit<BatchRules, 'size'>): ModelInputs {
     const before = this.#prepared.get(given);
@@ -139,7 +140,7 @@ export class Contract {
         'ERR_MODEL',
         `the model has no input ${show(unknown)}; its further inputs are: ${portsText(this.further)}`,
       );
-    const feeds = Object.create(null) as Record<string, Feed>; // of any names
+    const feeds = Object.create(null) as Record<string, Feed>; // a port may be named __proto__
     const own = (inputs: ModelInputs | undefined, name: string): ModelInput | undefined =>
       inputs !== undefined && Object.hasOwn(inputs, name) ? inputs[name] : undefined;
     for (const port of this.further) {
@@ -156,7 +157,7 @@ export class Contract {
     return feeds;
   }
 
-  /** The feed of sigma: as it is, rounded to float16, or truncated to an integer, by the port's type. ERR_SHAPE, ERR_RANGE. */
+  /** The feed of sigma, in the port's type: rounded to float16, truncated to an integer. ERR_SHAPE, ERR_RANGE. */
   feedSigma(sigma: ArrayLike<number>, batch: BatchRules): Feed {
     const levels = isInteger(this.timestep) ? Array.from(sigma, Math.trunc) : sigma;
     return feedPerSample(this.timestep, levels, batch, 'sigma');

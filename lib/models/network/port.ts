@@ -3,36 +3,37 @@ import { show } from '../../options';
 import { Dtype } from '../../native/abi';
 import { native } from '../../native/addon';
 import { assertPerRow, elementsOf, listOf } from '../../tensor/arguments';
-import { sizeOfDims } from '../../tensor/tensor';
+import { sizeOfDims } from '../../tensor/data';
 import type { ModelInput } from '../model';
 
 /** An input or output of a network, as its metadata describes it. */
 export interface Port {
   readonly name: string;
-  /** Element type, in onnxruntime's words. */
+  /** Element type, by onnxruntime's name. */
   readonly type: string;
-  /** Sizes, and names of those that are free. */
+  /** Sizes, and the names of free ones; '?' for a free size without a name. */
   readonly shape: readonly (number | string)[];
 }
 
-/** The value of an input, in the form that onnxruntime-node takes, too. */
+/** The value of an input. onnxruntime-node takes it as a tensor. */
 export interface Feed {
   readonly type: string;
   readonly data: ArrayBufferView;
   readonly dims: readonly number[];
   readonly location: 'cpu';
-  /** Whether every sample has a part of its own in it. */
+  /** Whether each sample has its own part of the data. */
   readonly perSample: boolean;
 }
 
-/** What a network makes of a batch. */
+/** A batch, and how a network takes it. */
 export interface BatchRules {
+  /** The number of samples. */
   readonly size: number;
-  /** The size that the network's metadata fix, where calls are made to fit it. */
+  /** The batch size that the network fixes, where the caller fills calls up to it. */
   readonly fixed?: number;
-  /** The name of the batch's axis, where it has one. */
+  /** The name of the batch axis, if it has one. */
   readonly axis?: string;
-  /** Whether samples may go one by one, each with a value of its own where the network takes one a call. */
+  /** Whether each sample may have a call of its own, so that an input of one value a call can differ among samples. */
   readonly divisible: boolean;
 }
 
@@ -54,14 +55,14 @@ const integers: Record<string, NumberArrayClass> = {
 
 export const isFloat = (port: Port): boolean => port.type in floats || port.type === 'float16';
 export const isInteger = (port: Port): boolean => port.type in integers;
-/** Whether it takes one number a sample, or one in all. */
+/** Whether a port takes one number for each sample, or one for all. */
 export const isPerSample = (port: Port): boolean => port.shape.slice(1).every((dim) => dim === 1);
 
 const shapeText = ({ shape }: Port): string => `[${shape.join(', ')}]`;
 const portText = (port: Port): string => `${port.name} (${port.type} ${shapeText(port)})`;
 export const portsText = (ports: readonly Port[]): string => ports.map(portText).join(', ') || 'none';
 
-/** ERR_SHAPE unless a tensor of these dims fits the port, from an axis on. */
+/** ERR_SHAPE unless `dims` have the port's rank, and its sizes from `axis` on. */
 export function assertFits(port: Port, dims: readonly number[], name = port.name, axis = 0): void {
   const fits = port.shape.every((d, i) => i < axis || typeof d === 'string' || d === dims[i]);
   if (dims.length !== port.shape.length || !fits)
@@ -71,8 +72,8 @@ export function assertFits(port: Port, dims: readonly number[], name = port.name
     );
 }
 
-/** Numbers of any type to an array of the port's; ERR_RANGE where the type does not hold one, ERR_MODEL where no number is of that type. */
-function cast(port: Port, values: readonly unknown[], name: string): ArrayBufferView {
+/** Numbers as an array of the port's type. ERR_DTYPE, ERR_RANGE (a number that the type does not hold), ERR_MODEL (a type without numbers). */
+function toPortType(port: Port, values: readonly unknown[], name: string): ArrayBufferView {
   for (const value of values)
     if (typeof value !== 'number' && typeof value !== 'bigint' && typeof value !== 'boolean')
       throw new ScoreSdeError('ERR_DTYPE', `${name} must hold numbers, got ${show(value)}`);
@@ -112,10 +113,10 @@ function feedOf(
   batch: BatchRules,
 ): Feed {
   assertFits(port, dims, name, perSample && port.shape[0] === batch.fixed ? 1 : 0);
-  return { type: port.type, data: cast(port, values, name), dims, location: 'cpu', perSample };
+  return { type: port.type, data: toPortType(port, values, name), dims, location: 'cpu', perSample };
 }
 
-/** One value a sample where the port has a batch axis, one for all where it has none. ERR_SHAPE, ERR_RANGE, ERR_DTYPE. */
+/** A feed of numbers: one for each sample if the port has a batch axis, else one for all. ERR_SHAPE, ERR_RANGE, ERR_DTYPE. */
 export function feedPerSample(port: Port, list: ArrayLike<unknown>, batch: BatchRules, name: string): Feed {
   if (!isPerSample(port)) throw new ScoreSdeError('ERR_SHAPE', `${name} must be a tensor of dims ${shapeText(port)}`);
   const { size } = batch;
@@ -127,16 +128,16 @@ export function feedPerSample(port: Port, list: ArrayLike<unknown>, batch: Batch
   if (values.every((value) => value === values[0])) return feedOf(port, values.slice(0, 1), ones, name, false, batch);
   if (!batch.divisible)
     throw new ScoreSdeError('ERR_SHAPE', `${name} must be the same for all samples: this model takes one value a call`);
-  return { ...feedOf(port, [], ones, name, true, batch), data: cast(port, values, name) };
+  return { ...feedOf(port, [], ones, name, true, batch), data: toPortType(port, values, name) };
 }
 
-/** Whether a tensor's first axis is the batch's: by its name where both have one, by its size where that is fixed. */
+/** Whether a port's first axis is the batch axis: by its name if both are named, by its size if that is fixed. */
 function isBatchAxis(axis: number | string | undefined, batch: BatchRules): boolean {
   if (typeof axis === 'number') return axis !== 1 && (batch.fixed === undefined || axis === batch.fixed);
   return axis !== undefined && (batch.axis === undefined || axis === '?' || axis === batch.axis);
 }
 
-/** A user's value of a further input, cast to what the port takes. */
+/** The feed of a further input from the user's value. ERR_SHAPE, ERR_RANGE, ERR_DTYPE, ERR_DISPOSED, ERR_MODEL. */
 export function feed(port: Port, value: ModelInput, batch: BatchRules): Feed {
   const name = `modelInputs.${port.name}`;
   if (port.shape.length > 1 && value !== null && typeof value === 'object' && 'dims' in value && 'data' in value) {

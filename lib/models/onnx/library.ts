@@ -3,11 +3,11 @@ import { dirname, join, resolve } from 'node:path';
 import { ScoreSdeError } from '../../errors';
 import { show } from '../../options';
 
-/** Where ONNX Runtime's shared library is to be had. */
+/** The place of ONNX Runtime's shared library. */
 export interface LibraryPlace {
-  /** Empty where none is found: one that the process has loaded may still do. */
+  /** Empty where none is found: the process may have loaded one. */
   readonly path: string;
-  /** Whether one that is loaded already comes first. */
+  /** Whether a library that the process has loaded is used in its place. */
   readonly shared: boolean;
 }
 
@@ -19,8 +19,8 @@ const names: Record<string, RegExp> = {
 };
 
 /**
- * The library to run networks in: the one that is named, by `libraryPath` or by the environment variable
- * SCORE_SDE_ONNXRUNTIME, else that of onnxruntime-node as the application, then as this package sees it. ERR_CONFIG.
+ * ONNX Runtime's library: `libraryPath`, else SCORE_SDE_ONNXRUNTIME from the environment, else that of the onnxruntime-node
+ * that the application would load, else of the one that this package would load. ERR_CONFIG.
  */
 export function findLibrary(libraryPath?: string): LibraryPlace {
   if (libraryPath !== undefined && (typeof libraryPath !== 'string' || libraryPath === ''))
@@ -35,11 +35,11 @@ export function findLibrary(libraryPath?: string): LibraryPlace {
   return { path: '', shared: true };
 }
 
-/** The library in the onnxruntime-node that is found from a folder. */
+/** The library in the onnxruntime-node that a module in `from` would load. */
 function libraryOf(from: string): string | undefined {
   try {
     const bin = join(dirname(require.resolve('onnxruntime-node/package.json', { paths: [from] })), 'bin');
-    // One folder for a version of Node-API: napi-v6.
+    // One folder a version of Node-API, as napi-v6; the newest first.
     const numberOf = (name: string) => Number(name.replace('napi-v', ''));
     for (const api of readdirSync(bin).sort((a, b) => numberOf(b) - numberOf(a))) {
       const folder = join(bin, api, process.platform, process.arch);

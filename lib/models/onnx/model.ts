@@ -7,7 +7,8 @@ import { bufferOf, deviceIndex, placeOf } from '../../native/memory';
 import { inOrder } from '../../native/order';
 import { assertApart, assertOnePlace, operand, target, type Operand, type StateType } from '../../tensor/operand';
 import { numbersOf, type PerSample } from '../../tensor/arguments';
-import { Tensor, unfixed, type TensorLike } from '../../tensor/tensor';
+import { unfixed } from '../../tensor/data';
+import { Tensor, type TensorLike } from '../../tensor/tensor';
 import { Contract } from '../network/contract';
 import { onAbort } from '../../signals';
 import { findLibrary } from './library';
@@ -22,9 +23,9 @@ import {
 } from '../model';
 import { settingsOf, type OnnxModelOptions } from './options';
 import { isPerSample, type BatchRules, type Feed, type Port } from '../network/port';
-import { isDivided, probeWidth, type Exactness } from './probe';
+import { isDivided, probeExactness, type Exactness } from './probe';
 
-/** ONNX's element types by their numbers, in onnxruntime's words. */
+/** onnxruntime's names of ONNX's element types, by number. */
 const types: Record<number, string> = {
   0: 'not a tensor',
   1: 'float32',
@@ -49,12 +50,13 @@ const portOf = ({ name, type, shape }: NetworkPort): Port => ({
   shape: shape.map((dim) => (dim === '' ? '?' : dim)),
 });
 
-/** What a run of the network may be told: where the score goes, float32, float16 or bfloat16, and what ends it. */
+/** Options of one run of a network. */
 export interface RunContext extends Omit<ModelContext, 'out'> {
+  /** Where the score goes: the dims of `sample`, float32, float16 or bfloat16. Default: a new float32 tensor. */
   readonly out?: TensorLike;
 }
 
-/** A function that is an object of its class. */
+/** A base class whose instances are functions. */
 const Callable = function (call: object): unknown {
   return Object.setPrototypeOf(call, (new.target as unknown as { prototype: object }).prototype) as object;
 } as unknown as new (call: (...args: never[]) => unknown) => object;
@@ -65,28 +67,28 @@ export interface OnnxModel extends ScoreModel {
 }
 
 /**
- * A score network in ONNX Runtime, run by this package itself: off the event loop, on the memory of its tensors, and to be
- * ended by a signal. A ScoreModel: model(sample, sigma) is model.run(sample, sigma).
+ * A score network that this package runs in ONNX Runtime: off the event loop, on the tensors' own memory, and stoppable by a
+ * signal. It is a ScoreModel: model(sample, sigma) is model.run(sample, sigma).
  */
 // eslint-disable-next-line @typescript-eslint/no-unsafe-declaration-merging
 export class OnnxModel extends Callable {
   /** The network's inputs and outputs, from its metadata. */
   readonly inputs: readonly Port[];
   readonly outputs: readonly Port[];
-  /** The dims of one sample, free ones by name. */
+  /** The dims of one sample: sizes, and the names of free ones. */
   readonly sampleShape: readonly (number | string)[];
-  /** Where the network runs. */
+  /** The device that the network runs on: 'cpu' or 'cuda:N'. */
   readonly device: string;
-  /** Where it takes states and leaves scores. */
+  /** The devices whose tensors it takes (see ScoreModel): its own. */
   readonly devices: readonly string[];
-  /** Why it does not run on the best device there is, where it was to choose. */
+  /** With device 'auto': why the network runs on the CPU although there is a GPU. */
   readonly fallback: string | undefined;
   /** ONNX Runtime's library and its version. */
   readonly library: { readonly path: string; readonly version: string };
   readonly #contract: Contract;
   readonly #loaded: LoadedNetwork;
-  /** The same with one thread to an operator, for calls at once. */
-  #narrow: LoadedNetwork | undefined;
+  /** A second session of the network, whose operators use one thread. Several calls of it run at once. */
+  #singleThreaded: LoadedNetwork | undefined;
   #exact: Exactness = { holds: false, width: 'any', atOnce: 1, why: 'exact is false' };
   readonly #running = new Set<Promise<unknown>>();
   #runs = 0;
@@ -108,9 +110,10 @@ export class OnnxModel extends Callable {
   }
 
   /**
-   * Loads a network from a file (weights in other files are found beside it) or from its bytes, a Uint8Array or an ArrayBuffer.
-   * @throws ScoreSdeError ERR_MODEL (no library, one that is of no use, no network, or none of a score), ERR_CONFIG, ERR_RANGE,
-   *   ERR_CUDA_UNAVAILABLE, ERR_IO
+   * Loads a network.
+   * @param pathOrBytes An ONNX file (its external weights beside it), or the bytes of one
+   * @throws ScoreSdeError ERR_MODEL (no usable ONNX Runtime, no network, or no score network), ERR_CONFIG, ERR_SHAPE, ERR_RANGE,
+   *   ERR_DISPOSED (detached bytes), ERR_CUDA_UNAVAILABLE, ERR_IO
    */
   static async load(
     pathOrBytes: string | Uint8Array | ArrayBuffer,
@@ -164,10 +167,10 @@ export class OnnxModel extends Callable {
       const contract = new Contract(loaded.inputs.map(portOf), loaded.outputs.map(portOf), options);
       model = new OnnxModel(loaded, contract, fallback === undefined ? device : 'cpu', fallback);
       model.#exact = await model.#exactness(exact, sampleShape, async () => {
-        if (intraOpThreads > 1) model!.#narrow = await load([null], 1, 1);
+        if (intraOpThreads > 1) model!.#singleThreaded = await load([null], 1, 1);
         return intraOpThreads;
       });
-      if (model.#exact.atOnce === 1) await model.#releaseNarrow();
+      if (model.#exact.atOnce === 1) await model.#releaseSingleThreaded();
       return model;
     } catch (error) {
       await (model?.dispose() ?? native.releaseNetworkAsync(loaded.network));
@@ -175,7 +178,7 @@ export class OnnxModel extends Callable {
     }
   }
 
-  /** How samples go through the network, and what holds of their bits. */
+  /** How the samples of a batch are divided into calls of the network, and whether their bits depend on the batch. */
   get exact(): Exactness {
     return this.#exact;
   }
@@ -183,12 +186,11 @@ export class OnnxModel extends Callable {
   /**
    * The score of a batch.
    * @param sample The states, [B, ...]
-   * @param sigma The noise level, of all samples or one of each
-   * @param inputs The network's further inputs, as prepare takes them
-   * @param context `out`: where the score goes, a new float32 tensor unless given; `signal`: ends the run, once the
-   *   operator that is at work has done
-   * @returns The score, with the dims of `sample`
-   * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_MODEL, ERR_ALIAS, ERR_DISPOSED, ERR_ABORTED
+   * @param sigma The noise level, finite: one for all samples, or one for each
+   * @param inputs The network's further inputs, or what `prepare` returned for them
+   * @param context `out`: where the score goes; `signal`: stops the run after the operator at work
+   * @returns The score, with the dims of `sample`: `out`, or a new float32 tensor
+   * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_CONFIG, ERR_MODEL, ERR_ALIAS, ERR_DISPOSED, ERR_ABORTED
    */
   async run(sample: TensorLike, sigma: PerSample, inputs: ModelInputs = {}, context: RunContext = {}): Promise<Tensor> {
     const { score, done } = this[handOver](sample, sigma, inputs, context);
@@ -198,28 +200,36 @@ export class OnnxModel extends Callable {
 
   /** @internal */
   [handOver](sample: TensorLike, sigma: PerSample, inputs: ModelInputs, context: RunContext): Handed {
-    const { width, atOnce } = this.#exact;
-    return this.#handOver(sample, sigma, inputs, context, width === 'any' ? 0 : width, atOnce);
+    const { width: perCall, atOnce } = this.#exact;
+    return this.#queue(sample, sigma, inputs, context, perCall === 'any' ? 0 : perCall, atOnce);
   }
 
-  /** Checks further inputs for states of these dims, and casts them: runs take what it returns without another look. ERR_MODEL, ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_DISPOSED. */
+  /**
+   * Checks further inputs for states of `dims` ([B, ...]), and converts them to the network's types. Runs do not check what it
+   * returns again.
+   * @throws ScoreSdeError ERR_MODEL, ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_DISPOSED
+   */
   prepare(dims: readonly number[], inputs: ModelInputs): ModelInputs {
-    this.#assertAlive();
+    this.#assertNotDisposed();
     return this.#contract.prepare(dims, inputs, this.#rules);
   }
 
-  /** Gives the network back once the runs under way have ended. Safe to repeat. */
+  /** Frees the network once its runs have ended. May be called repeatedly. */
   dispose(): Promise<void> {
     return (this.#disposal ??= Promise.allSettled(this.#running).then(async () => {
-      await this.#releaseNarrow();
+      await this.#releaseSingleThreaded();
       await native.releaseNetworkAsync(this.#loaded.network);
     }));
   }
 
-  async #releaseNarrow(): Promise<void> {
-    const narrow = this.#narrow;
-    this.#narrow = undefined;
-    if (narrow !== undefined) await native.releaseNetworkAsync(narrow.network);
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  async #releaseSingleThreaded(): Promise<void> {
+    const session = this.#singleThreaded;
+    this.#singleThreaded = undefined;
+    if (session !== undefined) await native.releaseNetworkAsync(session.network);
   }
 
   get #rules(): Omit<BatchRules, 'size'> {
@@ -227,14 +237,14 @@ export class OnnxModel extends Callable {
     return { fixed, divisible: fixed === undefined || fixed === 1 };
   }
 
-  #assertAlive(): void {
+  #assertNotDisposed(): void {
     if (this.#disposal !== undefined) throw new ScoreSdeError('ERR_DISPOSED', 'the model is disposed');
   }
 
   async #exactness(
     exact: 'auto' | boolean,
     sizes: readonly number[] | undefined,
-    narrow: () => Promise<number>,
+    loadSingleThreaded: () => Promise<number>,
   ): Promise<Exactness> {
     const fixed = this.#contract.fixedBatch;
     const alone = (why: string): Exactness => ({ holds: true, width: 1, atOnce: 1, why });
@@ -247,37 +257,38 @@ export class OnnxModel extends Callable {
     const dims = this.sampleShape.map((dim, axis) => (typeof dim === 'number' ? dim : sizes?.[axis]));
     if (!dims.every((dim): dim is number => dim !== undefined))
       return alone(oneByOne ?? 'the network leaves its sizes free: sampleShape would let it be probed');
-    // What a run must give has no meaning here, but for its type and form.
+    // Inputs that a run must give are 0 in the probe: their values do not matter to it.
     const further = this.#contract.further.filter((port) => isPerSample(port)).map(({ name }) => [name, 0] as const);
-    return probeWidth({
+    return probeExactness({
       dims,
       fixed,
       oneByOne,
       sigmaEach: this.#sigmaEach,
-      narrow,
-      run: async (sample, sigma, width, atOnce) => {
-        const { score, done } = this.#handOver(sample, sigma, Object.fromEntries(further), {}, width, atOnce);
+      loadSingleThreaded,
+      run: async (sample, sigma, perCall, atOnce) => {
+        const { score, done } = this.#queue(sample, sigma, Object.fromEntries(further), {}, perCall, atOnce);
         await done;
         return score;
       },
     });
   }
 
-  /** Whether the network takes a sigma for each sample, and not one a call. */
+  /** Whether the network takes a sigma for each sample, rather than one a call. */
   get #sigmaEach(): boolean {
     const { shape } = this.#contract.timestep;
     return shape.length > 0 && shape[0] !== 1;
   }
 
-  #handOver(
+  /** Queues a run. `perCall`: samples in one call at most, 0 for all. `atOnce`: calls of the single-threaded session at once at most. */
+  #queue(
     sample: TensorLike,
     sigma: PerSample,
     given: ModelInputs,
     context: RunContext,
-    width: number,
+    perCall: number,
     atOnce: number,
   ): Handed {
-    this.#assertAlive();
+    this.#assertNotDisposed();
     assertInputs(given, 'inputs');
     assertContext(context);
     const { out, signal } = context;
@@ -299,91 +310,92 @@ export class OnnxModel extends Callable {
     assertApart(score.operand, x);
     const levels = feeds[timestep.name]!.data as Float32Array;
     assertApart(score.operand, { ...x, name: 'sigma', memory: levels });
-    // On a device, states of another type than the network's are converted there, before and after.
-    const staged: Tensor[] = [];
+    // On the CPU the addon converts states to the network's type. On a device kernels do, through tensors that end with the run.
+    const converted: Tensor[] = [];
     const ofType = (like: Operand, type: string): Operand => {
       if (place === 'cpu' || Dtype[type as StateType] === like.type) return like;
-      staged.push(Tensor.empty(like.dims, { type: type as StateType, device: place }));
-      return operand(staged.at(-1)!, like.name);
+      converted.push(Tensor.empty(like.dims, { type: type as StateType, device: place }));
+      return operand(converted.at(-1)!, like.name);
     };
-    const [taken, made] = [ofType(x, states.type), ofType(score.operand, output.type)];
-    if (taken !== x) convert(x, taken);
+    const [read, written] = [ofType(x, states.type), ofType(score.operand, output.type)];
+    if (read !== x) convert(x, read);
     const entries = Object.entries(feeds).map(([name, { data, dims, perSample }]): NetworkInput => {
       const port = inputs.findIndex((input) => input.name === name);
       const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
       return [port, [...dims], bytes.length, bytes, perSample];
     });
-    // What takes one value a call has one for each sample only where they go one by one.
     const fill = batch.fixed ?? 0;
-    const single = Object.values(feeds).some(({ perSample, dims }) => perSample && dims[0] !== x.dims[0]);
-    const narrow = atOnce > 1 ? this.#narrow!.network : null;
+    // An input that takes one value a call, and has one for each sample: then each sample needs a call of its own.
+    const oneByOne = Object.values(feeds).some(({ perSample, dims }) => perSample && dims[0] !== x.dims[0]);
+    const singleThreaded = atOnce > 1 ? this.#singleThreaded!.network : null;
     const id = this.#runs++ % 2 ** 32;
     const start = async (order: Order): Promise<void> => {
       if (signal?.aborted) throw new AbortError(signal);
-      const forget = onAbort(signal, () => native.stopNetwork(this.#loaded.network, id));
+      const endListening = onAbort(signal, () => native.stopNetwork(this.#loaded.network, id));
       try {
         await native.runNetworkAsync(
           order,
           this.#loaded.network,
-          narrow,
+          singleThreaded,
           isDivided(batch.size, atOnce) ? atOnce : 1,
           id,
-          single ? 1 : width,
+          oneByOne ? 1 : perCall,
           fill,
           x.dims,
           inputs.indexOf(states),
-          taken.memory,
-          taken.type,
+          read.memory,
+          read.type,
           outputs.indexOf(output),
-          made.memory,
-          made.type,
+          written.memory,
+          written.type,
           entries.length,
           ...entries.flat(),
         );
       } finally {
-        forget();
+        endListening();
       }
     };
-    const reads = [bufferOf(taken.memory), ...Object.values(feeds).map(({ data }) => data.buffer)];
-    const running = inOrder({ reads, writes: [bufferOf(made.memory)] }, start, place === 'cpu');
+    const reads = [bufferOf(read.memory), ...Object.values(feeds).map(({ data }) => data.buffer)];
+    const running = inOrder({ reads, writes: [bufferOf(written.memory)] }, start, place === 'cpu');
     this.#running.add(running);
     const end = async (): Promise<void> => {
       try {
         await running;
-        if (made !== score.operand) convert(made, score.operand);
+        if (written !== score.operand) convert(written, score.operand);
       } catch (cause) {
         if (signal?.aborted) throw new AbortError(signal);
         throw modelError(cause, 'the model failed');
       } finally {
         this.#running.delete(running);
-        for (const tensor of staged) tensor.dispose();
+        for (const tensor of converted) tensor.dispose();
       }
     };
     return { score: score.tensor, done: end() };
   }
 
-  /** Sigma where it lies, if the network takes it so. */
+  /** The feed of sigma: the caller's own Float32Array if the network takes it as it is. */
   #feedSigma(sigma: PerSample, batch: BatchRules): Feed {
     const levels = numbersOf(sigma, batch.size, 'sigma');
     const { timestep } = this.#contract;
     const data = typeof sigma === 'object' && 'data' in sigma ? sigma.data : sigma;
     const isFloat32 = Object.prototype.toString.call(data) === '[object Float32Array]';
-    const own = isFloat32 && (data as Float32Array).buffer instanceof ArrayBuffer ? (data as Float32Array) : undefined;
-    if (own?.length === batch.size && timestep.type === 'float32' && this.#sigmaEach) {
+    const inPlace =
+      isFloat32 && (data as Float32Array).buffer instanceof ArrayBuffer ? (data as Float32Array) : undefined;
+    if (inPlace?.length === batch.size && timestep.type === 'float32' && this.#sigmaEach) {
       const dims = [batch.size, ...timestep.shape.slice(1).map(() => 1)];
-      return { type: 'float32', data: own, dims, location: 'cpu', perSample: true };
+      return { type: 'float32', data: inPlace, dims, location: 'cpu', perSample: true };
     }
     return this.#contract.feedSigma(levels, batch);
   }
 }
 
-/** Enqueues the rounding or widening of states. */
+/** Enqueues the conversion of states from one type to another. */
 function convert(from: Operand, to: Operand): void {
   const access = { reads: [bufferOf(from.memory)], writes: [bufferOf(to.memory)] };
   new KernelCall('convert', () => [from.memory.length, from.memory, from.type, to.memory, to.type], access).run();
 }
 
-/** An error of the runtime says what failed; any other is its own. */
+/** The error to throw: an error of ONNX Runtime gets `what` before its message, any other stays. */
 function modelError(cause: unknown, what: string): unknown {
   if (!(cause instanceof ScoreSdeError) || cause.code !== 'ERR_MODEL') return cause;
   return new ScoreSdeError('ERR_MODEL', `${what}: ${reasonOf(cause)}`, { cause });

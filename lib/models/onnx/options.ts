@@ -2,40 +2,39 @@ import { getNumThreads, resolveDevice } from '../../devices';
 import { reasonOf, ScoreSdeError } from '../../errors';
 import { assertOptions, show } from '../../options';
 import { deviceIndex } from '../../native/memory';
-import { sizeOfDims } from '../../tensor/tensor';
+import { sizeOfDims } from '../../tensor/data';
 import { networkOptions, type NetworkOptions } from '../network/contract';
 
 const graphOptimizations = { disabled: 0, basic: 1, extended: 2, all: 99 } as const;
 
 export interface OnnxModelOptions extends NetworkOptions {
-  /** Where the network runs: 'cpu', 'cuda', 'cuda:1', or 'auto' (default), the best there is that works. */
+  /** The device to run on: 'cpu', 'cuda' (cuda:0), 'cuda:N', or 'auto' (default): the first usable GPU, else the CPU. */
   device?: string;
-  /** Threads within an operator, or calls at once, 1 to 1024: the kernels' number (getNumThreads) unless given. */
+  /** Threads of one operator, or of calls at once: an integer from 1 to 1024. Default getNumThreads(). */
   intraOpThreads?: number;
-  /** Operators at once, 1 to 1024. Default 1. */
+  /** Operators at once: an integer from 1 to 1024. Default 1. */
   interOpThreads?: number;
-  /** How far the runtime rewrites the graph. Default 'all'. */
+  /** The graph rewrites that ONNX Runtime may make. Default 'all'. */
   graphOptimization?: keyof typeof graphOptimizations;
   /**
-   * Whether a sample's score has the same bits alone and in any batch. true: samples go through the network one by one.
-   * 'auto' (default): so they do where a probe at load finds that it makes a difference, else in small calls, of every
-   * size that was probed, and several at once where it finds that a call on one thread makes none. false: batches go as
-   * they are, which on a GPU is what 'auto' does, too: its kernels, and with them the bits, depend on the batch.
+   * Whether a sample's score must have the same bits alone and in any batch.
+   * true: each call of the network gets one sample.
+   * 'auto' (default): a probe at load compares the bits. Calls get up to 8 samples if those leave the bits as they are, else one.
+   * Several calls run at once, on one thread each, if that leaves the bits as they are. On a GPU 'auto' is false.
+   * false: each call gets the whole batch.
+   * The model's `exact` tells what was chosen, and why.
    */
   exact?: 'auto' | boolean;
-  /** The dims of one sample, for the probe, where the network leaves them free. */
+  /** The dims of one sample, for the probe: positive sizes. Needed where the network leaves some free. */
   sampleShape?: readonly number[];
   /**
-   * ONNX Runtime's shared library; that of onnxruntime-node unless given here or in SCORE_SDE_ONNXRUNTIME. Where
-   * onnxruntime-node is loaded later, the system's loader may take another library of the same name for its own.
+   * The path of ONNX Runtime's shared library. Default: SCORE_SDE_ONNXRUNTIME from the environment, else that of
+   * onnxruntime-node. If onnxruntime-node is loaded later, the system may give it this library, which has the same name.
    */
   libraryPath?: string;
-  /**
-   * ONNX Runtime's session configuration entries, as { 'session.intra_op.allow_spinning': 0 } where other work shares the
-   * cores.
-   */
+  /** ONNX Runtime's session configuration entries, such as { 'session.intra_op.allow_spinning': 0 }. A boolean is 0 or 1. */
   sessionConfig?: Readonly<Record<string, string | number | boolean>>;
-  /** Options of the execution provider, as ONNX Runtime documents them. */
+  /** Options of the CUDA execution provider, as ONNX Runtime documents them. */
   providerOptions?: Readonly<Record<string, string | number | boolean>>;
 }
 
@@ -52,11 +51,11 @@ export const loadOptions = [
   'providerOptions',
 ] as const satisfies (keyof OnnxModelOptions)[];
 
-/** What a network is loaded with, checked. ERR_CONFIG, ERR_SHAPE, ERR_RANGE, ERR_DISPOSED, ERR_CUDA_UNAVAILABLE. */
+/** The options of OnnxModel.load, checked and with defaults. ERR_CONFIG, ERR_SHAPE, ERR_RANGE, ERR_DISPOSED, ERR_CUDA_UNAVAILABLE. */
 export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
   assertOptions(options, loadOptions);
   const { graphOptimization = 'all', exact = 'auto', sampleShape } = options;
-  const given = bytesOf(pathOrBytes);
+  const given = networkBytes(pathOrBytes);
   if (given === undefined && (typeof pathOrBytes !== 'string' || pathOrBytes === ''))
     throw new ScoreSdeError(
       'ERR_CONFIG',
@@ -81,14 +80,14 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
       'ERR_CONFIG',
       'providerOptions.enable_cuda_graph: the network shares its stream with the steps, which a graph of it would capture, too',
     );
-  const borrows = given && borrowed.find((key) => Number(sessionConfig[key] ?? 0) !== 0);
-  if (borrows)
+  const keeping = given && keepBytes.find((key) => Number(sessionConfig[key] ?? 0) !== 0);
+  if (keeping)
     throw new ScoreSdeError(
       'ERR_CONFIG',
-      `sessionConfig['${borrows}']: the bytes of a network are not kept once it is loaded`,
+      `sessionConfig['${keeping}']: the bytes of a network are not kept once it is loaded`,
     );
   return {
-    /** The network's bytes, unless it is a file. */
+    /** The network's bytes; undefined where it is a file. */
     given,
     device,
     intraOpThreads,
@@ -97,13 +96,13 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
     sessionConfig,
     exact,
     sampleShape,
-    /** The provider's: on this device, and in the order of the stream that it is given. */
+    /** The CUDA provider's options: this device, and copies on the stream that the session is given. */
     cudaOptions: () => ({ ...provider, device_id: String(deviceIndex(device)), do_copy_in_default_stream: '1' }),
   };
 }
 
-/** The bytes that a network was given as, if it was: arrays of other realms are known by their names. */
-function bytesOf(given: unknown): Uint8Array | undefined {
+/** The network's bytes, if the argument is a Uint8Array or an ArrayBuffer, also of another realm. ERR_DISPOSED. */
+function networkBytes(given: unknown): Uint8Array | undefined {
   const kind = Object.prototype.toString.call(given);
   if (kind !== '[object ArrayBuffer]') return kind === '[object Uint8Array]' ? (given as Uint8Array) : undefined;
   try {
@@ -113,10 +112,10 @@ function bytesOf(given: unknown): Uint8Array | undefined {
   }
 }
 
-/** The settings by which a session reads its weights where the given bytes lie. */
-const borrowed = ['session.use_ort_model_bytes_directly', 'session.use_ort_model_bytes_for_initializers'];
+/** Session settings with which a session reads its weights in the given bytes, without a copy, as long as it lives. */
+const keepBytes = ['session.use_ort_model_bytes_directly', 'session.use_ort_model_bytes_for_initializers'];
 
-/** Settings as the runtime takes them. ERR_CONFIG. */
+/** Settings as ONNX Runtime takes them: text by name. ERR_CONFIG. */
 function textsOf(settings: OnnxModelOptions['sessionConfig'], name: string): Record<string, string> {
   const entries = Object.entries(settings ?? {});
   const isSetting = (value: unknown) => ['string', 'number', 'boolean'].includes(typeof value);

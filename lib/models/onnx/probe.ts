@@ -1,61 +1,71 @@
 import { reasonOf } from '../../errors';
 import { Generator } from '../../random/generator';
-import { sizeOfDims, Tensor } from '../../tensor/tensor';
+import { sizeOfDims } from '../../tensor/data';
+import { Tensor } from '../../tensor/tensor';
 
-/** How the samples of a batch go through a network. */
+/** How the samples of a batch are divided into calls of the network. */
 export interface Exactness {
   /** Whether a sample's score has the same bits alone and in any batch. */
   readonly holds: boolean;
-  /** Samples in one call of the network at most; 'any': the batch as it is. */
+  /** The most samples of one call; 'any': each call gets the whole batch. */
   readonly width: number | 'any';
-  /** Calls of a batch at once at most, where each has one thread; 1: one after the other, each with all threads. */
+  /** The most calls at once, each on one thread. 1: calls run one after another, each on all threads. */
   readonly atOnce: number;
-  /** Why so. */
+  /** The reason, for people. */
   readonly why: string;
 }
 
-/** Scores of a batch, so many samples in a call, and so many calls at once. */
-export type RunAt = (sample: Tensor, sigma: Tensor, width: number, atOnce: number) => Promise<Tensor>;
+/** Runs the network on a batch, with at most `perCall` samples a call and `atOnce` calls at once. */
+export type RunDivided = (sample: Tensor, sigma: Tensor, perCall: number, atOnce: number) => Promise<Tensor>;
 
 export interface Probe {
   /** The dims of one sample. */
   readonly dims: readonly number[];
-  /** The number of samples that every call has, where the network fixes it. */
+  /** The batch size that the network fixes, if it does. */
   readonly fixed: number | undefined;
-  /** Why samples go one by one, where that is known. */
+  /** Why each call must have one sample, if it must. */
   readonly oneByOne: string | undefined;
-  /** Whether the network takes a sigma for each sample: else one a call. */
+  /** Whether the network takes a sigma for each sample, rather than one a call. */
   readonly sigmaEach: boolean;
-  readonly run: RunAt;
-  /** Prepares for calls with one thread each: how many may be made at once. 1: none are to be had, or wanted. */
-  readonly narrow: () => Promise<number>;
+  readonly run: RunDivided;
+  /** Loads the single-threaded session, and returns how many of its calls may run at once; 1 without such a session. */
+  readonly loadSingleThreaded: () => Promise<number>;
 }
 
-/** Whether a batch is divided among threads: where most of them would have a part. */
+/** Whether a batch is divided among single-threaded calls: if at least half of the threads get a sample. */
 export function isDivided(rows: number, threads: number): boolean {
   return rows > 1 && 2 * rows >= threads;
 }
 
-/** Samples in a call at most: every number up to it is probed, and more in one call would gain little. */
-const most = 8;
-/** Samples of the probe: only some values are rounded otherwise at the end of a vector. */
+/** The most samples of a call. Every number up to it is probed; larger calls would gain little. */
+const maxPerCall = 8;
+/** Samples of the probe. Many are needed: only some values show the difference in rounding that is looked for. */
 const samples = 64;
-/** Elements of them beyond which the probe would take too much memory, and time of the event loop. */
-const large = 2 ** 21;
-/** Milliseconds beyond which the probe's calls are too slow to be made. */
-const slow = 3000;
+/** The most elements of the probe's samples, for its memory and its time on the event loop. */
+const maxElements = 2 ** 21;
+/** The most milliseconds that the probe's calls may be expected to take. */
+const maxMilliseconds = 3000;
 
 /**
- * Whether a network treats a sample the same alone and in company. ONNX Runtime's element-wise functions round what is
- * left over of a vector otherwise than the rest, so that a logarithm of the [batch] sigmas does not; and where a large
- * operation is split among threads, the parts have such ends. So no more samples go into a call than were probed. Where
- * the probe finds a difference, or the network is slow, samples go one by one: either way their bits are those they have
- * alone, or, in a network that takes a fixed number, in its first place.
+ * Chooses how to divide a batch into calls so that a sample's score has the same bits in every batch.
  *
- * The operators of a quick network are too small to be worth dividing among many threads: if its bits are the same with
- * one thread, a batch is divided among the threads in their place.
+ * ONNX Runtime's element-wise functions process whole SIMD vectors, and the elements after the last whole vector by other code
+ * that rounds differently. A logarithm of the [batch] sigmas is an example. An operator that is split among threads has such
+ * an end in every part. So a call gets only as many samples as the probe has compared with calls of one sample. Where the bits
+ * differ, or the network is slow, each call gets one sample. In a network of a fixed batch size, the bits to keep are those of
+ * a sample in the first place.
+ *
+ * The operators of a quick network are too small to be split among many threads. If its bits are the same on one thread, the
+ * batch is split instead, into single-threaded calls at once.
  */
-export async function probeWidth({ dims, fixed, oneByOne, sigmaEach, run, narrow }: Probe): Promise<Exactness> {
+export async function probeExactness({
+  dims,
+  fixed,
+  oneByOne,
+  sigmaEach,
+  run,
+  loadSingleThreaded,
+}: Probe): Promise<Exactness> {
   const alone = (why: string, atOnce = 1): Exactness => ({ holds: true, width: 1, atOnce, why });
   const ofSlow = (why: string): Exactness =>
     oneByOne !== undefined || fixed === undefined
@@ -63,19 +73,19 @@ export async function probeWidth({ dims, fixed, oneByOne, sigmaEach, run, narrow
       : { holds: false, width: fixed, atOnce: 1, why: `${why}: too much to probe` };
   const size = sizeOfDims(dims, 'sampleShape');
   const elements = Math.max(samples, fixed ?? 0) * size;
-  if (elements > large) return ofSlow(`samples of ${size} elements`);
+  if (elements > maxElements) return ofSlow(`samples of ${size} elements`);
   const x = new Generator(1).randn([samples, ...dims]).data;
   // Noise levels from 0.01 to 50, no two of them alike where the network takes more than one.
   const levels = Float32Array.from({ length: samples }, (_, i) => (sigmaEach ? 0.01 * 5000 ** (i / samples) : 0.7));
   levels.forEach((level, row) =>
     x.subarray(row * size, (row + 1) * size).forEach((z, i, part) => (part[i] = z * level)),
   );
-  /** Scores of the first samples, so many in a call. */
-  const first = async (count: number, width: number, atOnce = 1): Promise<Uint32Array> => {
+  /** The score bits of the first `count` samples. */
+  const scoresOf = async (count: number, perCall: number, atOnce = 1): Promise<Uint32Array> => {
     const sample = new Tensor('float32', x.slice(0, count * size), [count, ...dims]);
-    return bitsOf(await run(sample, new Tensor('float32', levels.slice(0, count), [count]), width, atOnce));
+    return bitsOf(await run(sample, new Tensor('float32', levels.slice(0, count), [count]), perCall, atOnce));
   };
-  /** Whether a sample has the same score in every place of a call. */
+  /** Whether a sample has the same score bits in every place of a call of `count` samples. */
   const sameInAllPlaces = async (row: number, count: number): Promise<boolean> => {
     const copies = new Float32Array(count * size);
     for (let i = 0; i < count; i++) copies.set(x.subarray(row * size, (row + 1) * size), i * size);
@@ -84,37 +94,37 @@ export async function probeWidth({ dims, fixed, oneByOne, sigmaEach, run, narrow
     return bits.every((value, i) => value === bits[i % size]);
   };
   try {
-    let taken = Infinity;
-    for (let call = 0, since = performance.now(); call < 3 && performance.now() - since < slow / 3; call++) {
+    let fastest = Infinity;
+    for (let call = 0, since = performance.now(); call < 3 && performance.now() - since < maxMilliseconds / 3; call++) {
       const start = performance.now();
-      await first(1, 1);
-      taken = Math.min(taken, performance.now() - start);
+      await scoresOf(1, 1);
+      fastest = Math.min(fastest, performance.now() - start);
     }
-    if (taken * samples > slow) return ofSlow(`a call takes ${Math.round(taken)} ms`);
+    if (fastest * samples > maxMilliseconds) return ofSlow(`a call takes ${Math.round(fastest)} ms`);
     if (fixed !== undefined && oneByOne === undefined) {
       for (let row = 0; row < samples; row++)
         if (!(await sameInAllPlaces(row, fixed))) return alone('a sample gets other bits in another place of a call');
       const why = `${samples} samples got the same bits in every place of a call`;
       return { holds: true, width: fixed, atOnce: 1, why };
     }
-    const expected = await first(samples, 1);
-    /** Whether samples have in calls of n the bits that they have alone, with all threads. */
+    const expected = await scoresOf(samples, 1);
+    /** Whether calls of n samples, `threads` of them at once, give the bits of calls of one sample on all threads. */
     const isAsAlone = async (n: number, threads: number): Promise<boolean> => {
       const calls = Math.floor(samples / n);
       let atOnce = Math.min(threads, calls);
-      // All of them one by one and in calls that fill vectors of four and of eight, a few in calls of every other size.
+      // All samples in calls of 1, 4 and 8, the last two of which fill vectors; a few samples in calls of other sizes.
       const isWhole = n === 1 || n % 4 === 0;
       while (isWhole && calls % atOnce > 0) atOnce--;
       const count = isWhole ? samples : n * atOnce;
-      return (await first(count, n, atOnce)).every((bits, i) => bits === expected[i]);
+      return (await scoresOf(count, n, atOnce)).every((bits, i) => bits === expected[i]);
     };
-    const threads = await narrow().catch(() => 1);
+    const threads = await loadSingleThreaded().catch(() => 1);
     const atOnce = threads > 1 && (await isAsAlone(1, threads)) ? threads : 1;
     if (oneByOne !== undefined) return alone(oneByOne, atOnce);
-    for (let n = 2; n <= most; n++)
+    for (let n = 2; n <= maxPerCall; n++)
       if (!(await isAsAlone(n, atOnce)) || (atOnce > 1 && !isDivided(n, atOnce) && !(await isAsAlone(n, 1))))
         return alone(`${n} samples in one call get other bits than alone`, atOnce);
-    return { holds: true, width: most, atOnce, why: `${samples} samples got the same bits alone and in company` };
+    return { holds: true, width: maxPerCall, atOnce, why: `${samples} samples got the same bits alone and in company` };
   } catch (error) {
     return alone(oneByOne ?? `the probe failed: ${reasonOf(error)}`);
   }

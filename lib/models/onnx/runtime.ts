@@ -2,14 +2,14 @@ import { reasonOf, ScoreSdeError } from '../../errors';
 import { isFile } from '../../files';
 import type { SessionLike } from '../session';
 
-/** What is used of onnxruntime-node. */
+/** The part of onnxruntime-node that is used. */
 export interface OnnxRuntime {
   InferenceSession: { create(network: string | Uint8Array, options: object): Promise<SessionLike> };
   listSupportedBackends?(): { name: string; bundled: boolean }[];
   env: { versions: { common: string; node?: string } };
 }
 
-/** onnxruntime-node, an optional peer, loaded when the first network is. ERR_MODEL. */
+/** onnxruntime-node: an optional peer, so it is loaded when it is first needed. ERR_MODEL. */
 export function onnxRuntime(): OnnxRuntime {
   try {
     // eslint-disable-next-line @typescript-eslint/no-require-imports
@@ -26,7 +26,7 @@ export function onnxRuntime(): OnnxRuntime {
   }
 }
 
-/** A session for an ONNX file on one of onnxruntime's execution providers. ERR_MODEL. */
+/** A session of onnxruntime-node for an ONNX file, on an execution provider. ERR_MODEL. */
 export async function openSession(file: string, provider = 'cpu'): Promise<SessionLike> {
   if (!(await isFile(file)))
     throw new ScoreSdeError(

@@ -1,4 +1,4 @@
-// What the kernels have in common: parameters by row, and access to a row's elements four at a time.
+// Access to a batch's elements, four or eight at a time, and the normals that are drawn for them.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -13,30 +13,15 @@
 
 namespace score_sde::cuda {
 
-/// Rows up to which their parameters travel with the launch; those of more lie in device memory.
-inline constexpr size_t kFew = 64;
+/// The element types of all operands of a kernel: one that the compiler knows, or any, found in the views at run time.
+enum class Types : uint8_t { Float32 = 0, Float16 = 1, Bfloat16 = 2, Mixed = 3 };
 
-/// A value of each row, or one for all.
-template <class T>
-struct ByRow {
-  const T* device = nullptr;
-  T few[kFew] = {};
-  bool each = false;
-
-  __device__ T operator[](size_t row) const {
-    const size_t i = each ? row : 0;
-    return device != nullptr ? device[i] : few[i];
-  }
-};
-
-using Values = ByRow<float>;
-
-/// Normals, given or of Philox streams; one stream counts through the whole batch.
-struct NoiseArgs {
-  ConstView given;  // data null: drawn
-  ByRow<PhiloxStream> streams;
-  Dtype type = Dtype::Float32;  // what a drawn normal is rounded to
-};
+/// A view whose type the compiler knows where kTypes says it.
+template <Types kTypes, class SomeView>
+__device__ inline SomeView typed(SomeView view) {
+  if (kTypes != Types::Mixed) view.type = static_cast<Dtype>(kTypes);
+  return view;
+}
 
 /// Four elements of a row from column `col` on, `count` of them there.
 struct Quad {
@@ -74,6 +59,13 @@ struct Bits {
     }
     const uint32_t half = type == Dtype::Float16 ? floatToFloat16(value) : floatToBfloat16(value);
     word[i / 2] = i % 2 == 0 ? half : word[i / 2] | half << 16;
+  }
+
+  /// Whether element i is NaN or infinite.
+  __device__ bool isBad(Dtype type, int i) const {
+    if (type == Dtype::Float32) return (word[i] & 0x7f800000u) == 0x7f800000u;
+    const uint32_t exponent = (type == Dtype::Float16 ? 0x7c00u : 0x7f80u) << (i % 2 * 16);
+    return (word[i / 2] & exponent) == exponent;
   }
 };
 
@@ -167,16 +159,5 @@ __device__ inline void draw(float* z, PhiloxStream stream, uint64_t element) {
     next.values[2] = next.values[3];
   }
 }
-
-/// The drawn normals of four elements of a row, from element `at` of the batch and column `col` on.
-__device__ inline void draw(float* z, const NoiseArgs& noise, Dtype type, uint64_t row, uint64_t at, uint64_t col) {
-  draw(z, noise.streams[row], noise.streams.each ? col : at);
-  if (type == Dtype::Float32) return;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) z[i] = rounded(z[i], type);
-}
-
-/// Whether a float32 is NaN or infinite.
-__device__ inline bool isBad(float f) { return (bitsOf(f) & 0x7f800000u) == 0x7f800000u; }
 
 }  // namespace score_sde::cuda

@@ -7,15 +7,9 @@
 
 namespace score_sde::cuda {
 
-struct CastArgs {
-  uint64_t count = 0;
-  ConstView in;
-  View out;
-  bool clamped = false;
-};
-
-/// out = in, rounded to its type; clamped to [0, 1] where that is wanted.
-__global__ void __launch_bounds__(kThreads) cast(const __grid_constant__ CastArgs p) {
+/// out = in, rounded to its type; scaled, shifted and clamped to [0, 1] where that is wanted.
+template <bool kClamped>
+__global__ void __launch_bounds__(kThreads) cast(const __grid_constant__ ClampParams p) {
   const uint64_t at = blockIdx.x * kTile + 8 * threadIdx.x;
   const uint64_t left = at < p.count ? p.count - at : 0;
   const uint32_t count = static_cast<uint32_t>(left < 8 ? left : 8);
@@ -24,7 +18,7 @@ __global__ void __launch_bounds__(kThreads) cast(const __grid_constant__ CastArg
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const float value = in.value(p.in.type, i);
-    out.set(p.out.type, i, p.clamped ? clamp01(value) : value);
+    out.set(p.out.type, i, kClamped ? clamp01(scaled(value, p.scale, p.shift)) : value);
   }
   store<2>(p.out, at, count, out);
 }

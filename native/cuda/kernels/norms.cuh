@@ -1,34 +1,24 @@
 // The corrector's steps from the norms of a large batch; kernels/update.cuh then applies them.
 #pragma once
 
+#include "cuda/kernels/rows.cuh"
 #include "cuda/kernels/sums.cuh"
 #include "cuda/launch.hpp"
-#include "math/ve.hpp"
 
 namespace score_sde::cuda {
 
-struct NormArgs {
-  uint64_t rows = 0, cols = 0, blocksPerRow = 0;
-  ConstView score;
-  NoiseArgs noise;
-  StepRule rule;
-  double *gradSums = nullptr, *noiseSums = nullptr;   // of each row's groups
-  float *gradNorms = nullptr, *noiseNorms = nullptr;  // of each row
-  float* steps = nullptr;                             // the result, for each row
-  uint32_t* tickets = nullptr;                        // one for each row and one more; zero before and after
-};
-
-/// Whether this block is the last of `count` to come here; what the others wrote before is then to be seen.
-__device__ inline bool isLast(uint32_t* ticket, uint64_t count) {
+/// Whether this block is the last of `count` that come here. The block's last barrier orders its threads' writes before
+/// the fence, and the fence before the ticket; the last block's second fence orders the ticket before its reads.
+__device__ inline bool isLast(uint32_t* ticket, uint32_t count) {
   __shared__ bool last;
-  __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
+    __threadfence();
     last = atomicAdd(ticket, 1u) == count - 1;
     if (last) *ticket = 0;
+    __threadfence();
   }
   __syncthreads();
-  if (last) __threadfence();
   return last;
 }
 
@@ -54,83 +44,115 @@ __device__ inline void foldRow(double* grad, double* noise, uint64_t count, bool
   }
 }
 
-/// Each warp sums a group; the last block of a row folds the row, and the last of all makes the batch's step.
-template <bool kPlain>
-__global__ void __launch_bounds__(kThreads, 6) norms(const __grid_constant__ NormArgs p) {
-  const uint64_t row = blockIdx.x / p.blocksPerRow;
-  const uint32_t warp = threadIdx.x / 32, t = threadIdx.x % 32;
-  const uint64_t perRow = sumGroups(p.cols), group = blockIdx.x % p.blocksPerRow * kWarpGroups + warp;
-  const bool measured = p.rule.measuresNoise(), given = p.noise.given.data != nullptr;
-  const ConstView score{p.score.data, kPlain ? Dtype::Float32 : p.score.type};
-  const ConstView noise{p.noise.given.data, kPlain ? Dtype::Float32 : p.noise.given.type};
-
-  if (group < perRow) {
-    constexpr int kRounds = kSumGroup / kSumLanes;
-    double grad[4] = {}, drawn[4] = {};
-    Bits<1> m[kRounds];
-#pragma unroll
+/// Adds P of a group to its lanes. Loads of all rounds are under way together where P is the network's output.
+template <Types kTypes>
+__device__ inline void addScores(double (&lane)[4], const StepArgs& p, const RowStep& step, uint32_t row,
+                                 uint64_t first) {
+  constexpr int kRounds = kSumGroup / kSumLanes;
+  const ConstView output = typed<kTypes>(p.output), sample = typed<kTypes>(p.sample);
+  if (step.converts) {
+#pragma unroll 2
     for (int r = 0; r < kRounds; ++r) {
-      const Quad quad = quadAt(row, p.cols, group * kSumGroup + r * kSumLanes + 4 * t);
-      m[r] = load<1>(score, quad.at, quad.count);
-    }
-#pragma unroll
-    for (int r = 0; r < kRounds; ++r) {
+      const Quad quad = quadAt(row, p.cols, first + r * kSumLanes);
+      const Bits<1> x = load<1>(sample, quad.at, quad.count), m = load<1>(output, quad.at, quad.count);
       float v[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) v[i] = m[r].value(score.type, i);
-      addSquares(grad, v);
-    }
-    if (measured) {
-#pragma unroll 2
-      for (int r = 0; r < kRounds; ++r) {
-        const Quad quad = quadAt(row, p.cols, group * kSumGroup + r * kSumLanes + 4 * t);
-        if (quad.count == 0) continue;
-        float z[4];
-        if (given) {
-          const Bits<1> bits = load<1>(noise, quad.at, quad.count);
-#pragma unroll
-          for (int i = 0; i < 4; ++i) z[i] = bits.value(noise.type, i);
-        } else {
-          draw(z, p.noise, kPlain ? Dtype::Float32 : p.noise.type, row, quad.at, quad.col);
-#pragma unroll
-          for (uint32_t i = 0; i < 4; ++i)
-            if (i >= quad.count) z[i] = 0.0f;
-        }
-        addSquares(drawn, z);
+      for (int i = 0; i < 4; ++i) {
+        const float score = converted(x.value(sample.type, i), m.value(output.type, i), step.px, step.pm);
+        v[i] = static_cast<uint32_t>(i) < quad.count ? score : 0.0f;
       }
+      addSquares(lane, v);
     }
-    const double gradSum = foldLanes(grad, 32), drawnSum = measured ? foldLanes(drawn, 32) : 0.0;
+    return;
+  }
+  Bits<1> m[kRounds];
+#pragma unroll
+  for (int r = 0; r < kRounds; ++r) {
+    const Quad quad = quadAt(row, p.cols, first + r * kSumLanes);
+    m[r] = load<1>(output, quad.at, quad.count);
+  }
+#pragma unroll
+  for (int r = 0; r < kRounds; ++r) {
+    float v[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i] = m[r].value(output.type, i);
+    addSquares(lane, v);
+  }
+}
+
+/// Adds the normals of a group to its lanes.
+template <Types kTypes>
+__device__ inline void addNormals(double (&lane)[4], const StepArgs& p, const RowStep& step, uint32_t row,
+                                  uint64_t first) {
+  const ConstView given = typed<kTypes>(p.given);
+#pragma unroll 2
+  for (int r = 0; r < static_cast<int>(kSumGroup / kSumLanes); ++r) {
+    const Quad quad = quadAt(row, p.cols, first + r * kSumLanes);
+    if (quad.count == 0) continue;
+    float z[4];
+    if (step.normals == RowStep::Normals::Given) {
+      const Bits<1> bits = load<1>(given, quad.at, quad.count);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) z[i] = bits.value(given.type, i);
+    } else {
+      draw(z, p.rowsOf, kTypes == Types::Float32 ? Dtype::Float32 : p.drawn, row, quad.at, quad.col);
+#pragma unroll
+      for (uint32_t i = 0; i < 4; ++i)
+        if (i >= quad.count) z[i] = 0.0f;
+    }
+    addSquares(lane, z);
+  }
+}
+
+/// Each warp sums a group; the last block of a row folds the row; the last row of a group of rows makes their steps.
+/// Rows that measure nothing are left out.
+template <Types kTypes>
+__global__ void __launch_bounds__(kThreads, 6) norms(const __grid_constant__ StepArgs p) {
+  const uint32_t row = blockIdx.x / p.normBlocksPerRow, warp = threadIdx.x / 32, t = threadIdx.x % 32;
+  const uint64_t perRow = sumGroups(p.cols), group = blockIdx.x % p.normBlocksPerRow * kWarpGroups + warp;
+  const RowStep step = p.rowsOf.step(row);
+  const bool measured = measuresNoise(step) && step.normals != RowStep::Normals::None;
+  if (!measuresScore(step)) return;
+
+  double *const scoreSums = p.measures.scoreSums + row * perRow, *const noiseSums = p.measures.noiseSums + row * perRow;
+  if (group < perRow) {
+    double score[4] = {}, noise[4] = {};
+    addScores<kTypes>(score, p, step, row, group * kSumGroup + 4 * t);
+    if (measured) addNormals<kTypes>(noise, p, step, row, group * kSumGroup + 4 * t);
+    const double scoreSum = foldLanes(score, 32), noiseSum = measured ? foldLanes(noise, 32) : 0.0;
     if (t == 0) {
-      p.gradSums[row * perRow + group] = gradSum;
-      if (measured) p.noiseSums[row * perRow + group] = drawnSum;
+      scoreSums[group] = scoreSum;
+      if (measured) noiseSums[group] = noiseSum;
     }
   }
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
 
-  if (!isLast(p.tickets + row, p.blocksPerRow)) return;
-  double *const rowGrad = p.gradSums + row * perRow, *const rowNoise = p.noiseSums + row * perRow;
-  foldRow(rowGrad, rowNoise, perRow, measured);
-  const float gradNorm = p.rule.gradNorm(__ldcg(rowGrad));
-  const float noiseNorm = p.rule.noiseNorm(measured ? __ldcg(rowNoise) : 0.0);
-  if (p.rule.size != StepSize::Batch) {
-    if (threadIdx.x == 0) p.steps[row] = p.rule.step(row, noiseNorm, gradNorm);
+  if (!isLast(p.measures.tickets + row, p.normBlocksPerRow)) return;
+  foldRow(scoreSums, noiseSums, perRow, measured);
+  const float scoreNorm = score_sde::scoreNorm(step, __ldcg(scoreSums), p.output.type);
+  const float noiseNorm = score_sde::noiseNorm(step, measured ? __ldcg(noiseSums) : 0.0, p.cols);
+  if (!sharesNorms(step)) {
+    if (threadIdx.x == 0) p.measures.steps[row] = correctorStep(step, scoreNorm, noiseNorm, p.output.type);
     return;
   }
   if (threadIdx.x == 0) {
-    p.gradNorms[row] = gradNorm;
-    p.noiseNorms[row] = noiseNorm;
+    p.measures.scoreNorms[row] = scoreNorm;
+    p.measures.noiseNorms[row] = noiseNorm;
   }
-  if (!isLast(p.tickets + p.rows, p.rows)) return;
+  const Run run = groupOf(p, row, step);
+  if (!isLast(p.measures.tickets + p.rows + run.first, run.count)) return;
   __shared__ MeanPartials partial[2];
   __shared__ float mean[2];
   if (warp < 2) {
-    const float value = warpMean(warp == 0 ? p.gradNorms : p.noiseNorms, p.rows, partial[warp]);
-    if (t == 0) mean[warp] = warp == 0 ? rounded(value, p.rule.scoreType) : value;
+    const float* const norms = (warp == 0 ? p.measures.scoreNorms : p.measures.noiseNorms) + run.first;
+    const float value = warpMean(norms, run.count, partial[warp]);
+    if (t == 0) mean[warp] = value;
   }
   __syncthreads();
-  for (uint64_t r = threadIdx.x; r < p.rows; r += kThreads) p.steps[r] = p.rule.step(r, mean[1], mean[0]);
+  for (uint32_t r = threadIdx.x; r < run.count; r += kThreads)
+    p.measures.steps[run.first + r] = correctorStep(p.rowsOf.step(run.first + r), mean[0], mean[1], p.output.type);
 }
 
 }  // namespace score_sde::cuda

@@ -45,21 +45,4 @@ __device__ inline float warpMean(const float* norms, size_t count, MeanPartials&
   return mean;
 }
 
-/// The corrector's rule for its step, from the sums of squares of a row or of all rows.
-struct StepRule {
-  StepSize size = StepSize::Batch;
-  Dtype scoreType = Dtype::Float32;  // in the batch's rule a norm and its mean are of their argument's type
-  uint64_t cols = 0;
-  Values snr;
-
-  __device__ bool measuresNoise() const { return size != StepSize::Dim; }
-  __device__ float gradNorm(double sum) const {
-    return size == StepSize::Batch ? rounded(normOf(sum), scoreType) : normOf(sum);
-  }
-  __device__ float noiseNorm(double sum) const {
-    return measuresNoise() ? normOf(sum) : std::sqrt(static_cast<float>(cols));
-  }
-  __device__ float step(size_t row, float noise, float grad) const { return langevinStep(snr[row], noise, grad); }
-};
-
 }  // namespace score_sde::cuda

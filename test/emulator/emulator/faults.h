@@ -48,5 +48,6 @@ inline cudaError_t fault(const char* call) {
 }  // namespace emulator
 
 /** First in every function that can fail. */
-#define EMULATED_CALL \
+#define EMULATED_CALL                                          \
+  if (emulator::inCallback) return cudaErrorNotPermitted; \
   if (const cudaError_t error = emulator::fault(__func__); error != cudaSuccess) return error

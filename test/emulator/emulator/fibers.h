@@ -8,6 +8,8 @@
 #include <atomic>
 #include <barrier>
 #include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -84,6 +86,8 @@ struct Fiber {
   Context context;
   unsigned rank = 0;
   bool done = false;
+  bool hasFenced = false;  // since the block's last barrier
+  bool holdsTicket = false;  // without a fence since it took one
 };
 
 /** The block that this OS thread runs. */
@@ -119,8 +123,26 @@ void meet(Meeting& m, F last) {
   }
 }
 
+inline void forbid(bool wrong, const char* what) {
+  if (!wrong) return;
+  std::fprintf(stderr, "%s\n", what);
+  std::abort();
+}
 inline void meetBlock() {
+  forbid(block.running->holdsTicket, "a thread took a ticket, and no fence orders it before the block's barrier");
   meet(block.all, [] {});
+  block.running->hasFenced = false;
+}
+inline void fence() {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  block.running->hasFenced = true;
+  block.running->holdsTicket = false;
+}
+/** Of a counter by which blocks find out which is the last. The writes of a block come before it by the block's barrier
+    and then a fence of the thread that takes it. */
+inline void takeTicket() {
+  forbid(!block.running->hasFenced, "a thread takes a ticket, and no fence of its own orders the block's writes before");
+  block.running->holdsTicket = true;
 }
 /** The last thread of each block waits for the other blocks on behalf of all. */
 inline void meetGrid() {
@@ -158,7 +180,7 @@ inline void runBlock(unsigned size) {
   for (unsigned i = 0; i < size; ++i) {
     Fiber& f = b.fibers[i];
     f.rank = i;
-    f.done = false;
+    f.done = f.hasFenced = f.holdsTicket = false;
     ++b.warps[i / 32].size;
     prepare(f.context, b.stacks + (i + 1) * kStack - i % 61 * 192, enter);
   }

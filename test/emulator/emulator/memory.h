@@ -14,7 +14,7 @@
 #include <mutex>
 #include <string>
 
-#include "emulator/faults.h"
+#include "emulator/captures.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -139,20 +139,20 @@ constexpr char kMagic[8] = "emulate";
 
 template <class T>
 cudaError_t cudaMalloc(T** p, size_t bytes) {
-  EMULATED_CALL;
+  EMULATED_UNSAFE;
   return emulator::allocate(reinterpret_cast<void**>(p), bytes);
 }
 template <class T>
 cudaError_t cudaMallocHost(T** p, size_t bytes) {
-  EMULATED_CALL;
+  EMULATED_UNSAFE;
   return emulator::allocatePinned(reinterpret_cast<void**>(p), bytes);
 }
 inline cudaError_t cudaFree(void* p) {
-  EMULATED_CALL;
+  EMULATED_UNSAFE;
   return emulator::release(p);
 }
 inline cudaError_t cudaFreeHost(void* p) {
-  EMULATED_CALL;
+  EMULATED_UNSAFE;
   return emulator::release(p);
 }
 

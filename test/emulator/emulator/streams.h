@@ -4,13 +4,11 @@
 #include <chrono>
 #include <functional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "emulator/memory.h"
 
-struct CUgraph_st {
-  std::vector<std::function<void()>> nodes;
-};
 struct CUstream_st {
   CUgraph_st* capturing = nullptr;
 };
@@ -66,12 +64,13 @@ inline cudaError_t cudaStreamDestroy(cudaStream_t s) {
   EMULATED_CALL;
   return delete s, cudaSuccess;
 }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
-  EMULATED_CALL;
-  return cudaSuccess;
+inline cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+  EMULATED_UNSAFE;
+  if (s == nullptr || s->capturing == nullptr) return cudaSuccess;
+  return s->capturing->isInvalid = true, cudaErrorStreamCaptureUnsupported;
 }
 inline cudaError_t cudaDeviceSynchronize() {
-  EMULATED_CALL;
+  EMULATED_UNSAFE;
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned = 0) {
@@ -80,12 +79,20 @@ inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned = 0) 
 }
 inline cudaError_t cudaStreamAddCallback(cudaStream_t s, cudaStreamCallback_t callback, void* data, unsigned) {
   EMULATED_CALL;
-  return callback(s, emulator::fault("callback"), data), cudaSuccess;
+  const cudaError_t told = emulator::fault("callback");
+  emulator::inCallback = true;
+  callback(s, told, data);
+  emulator::inCallback = false;
+  return cudaSuccess;
 }
 /** On a thread of its own, out of the stream's order: it may wait for the host, which here is the device, too. */
 inline cudaError_t cudaLaunchHostFunc(cudaStream_t, void (*function)(void*), void* data) {
   EMULATED_CALL;
-  return std::thread(function, data).detach(), cudaSuccess;
+  std::thread([=] {
+    emulator::inCallback = true;
+    function(data);
+  }).detach();
+  return cudaSuccess;
 }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) {
   EMULATED_CALL;
@@ -101,11 +108,11 @@ inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) {
   return e->time = std::chrono::steady_clock::now(), cudaSuccess;
 }
 inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
-  EMULATED_CALL;
+  EMULATED_UNSAFE;
   return cudaSuccess;
 }
 inline cudaError_t cudaEventQuery(cudaEvent_t) {
-  EMULATED_CALL;
+  EMULATED_UNSAFE;
   return cudaSuccess;
 }
 inline cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t a, cudaEvent_t b) {
@@ -122,9 +129,12 @@ inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream
   return emulator::enqueue(s, [=] { std::memset(to, value, bytes); });
 }
 
-inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode mode) {
   EMULATED_CALL;
-  return s->capturing = new CUgraph_st, cudaSuccess;
+  s->capturing = new CUgraph_st{{}, mode};
+  emulator::captures.push_back(s->capturing);
+  emulator::globalCaptures += mode == cudaStreamCaptureModeGlobal;
+  return cudaSuccess;
 }
 inline cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus* status) {
   EMULATED_CALL;
@@ -132,9 +142,12 @@ inline cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus
 }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* g) {
   EMULATED_CALL;
-  *g = s->capturing;
-  s->capturing = nullptr;
-  return cudaSuccess;
+  *g = std::exchange(s->capturing, nullptr);
+  std::erase(emulator::captures, *g);
+  emulator::globalCaptures -= (*g)->mode == cudaStreamCaptureModeGlobal;
+  if (!(*g)->isInvalid) return cudaSuccess;
+  delete std::exchange(*g, nullptr);
+  return cudaErrorStreamCaptureInvalidated;
 }
 inline cudaError_t cudaGraphGetNodes(cudaGraph_t g, void*, size_t* count) { return *count = g->nodes.size(), cudaSuccess; }
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* e, cudaGraph_t g, unsigned long long = 0) {

@@ -28,14 +28,27 @@ enum cudaError_t {
   cudaErrorNotReady = 600,
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchFailure = 719,
+  cudaErrorCooperativeLaunchTooLarge = 720,
+  cudaErrorNotPermitted = 800,
+  cudaErrorNotSupported = 801,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureInvalidated = 901,
 };
 namespace emulator {
+/** Whether the thread runs a callback of a stream, which may call nothing of CUDA. */
+inline thread_local bool inCallback = false;
+
 inline bool endsContext(cudaError_t e) { return e == cudaErrorIllegalAddress || e == cudaErrorLaunchFailure; }
 }  // namespace emulator
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged };
 enum cudaFuncAttribute { cudaFuncAttributeNonPortableClusterSizeAllowed };
-enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
+enum cudaDeviceAttr { cudaDevAttrCooperativeLaunch };
+enum cudaStreamCaptureMode {
+  cudaStreamCaptureModeGlobal,
+  cudaStreamCaptureModeThreadLocal,
+  cudaStreamCaptureModeRelaxed,
+};
 enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
 enum { cudaStreamNonBlocking = 1, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2, cudaIpcMemLazyEnablePeerAccess = 1 };
 enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess };
@@ -58,6 +71,7 @@ struct cudaIpcMemHandle_t {
 };
 
 inline const char* cudaGetErrorName(cudaError_t e) {
+  if (emulator::inCallback) return "called by a callback";
   switch (e) {
 #define EMULATED_NAME(name) \
   case name:                \
@@ -73,8 +87,15 @@ inline const char* cudaGetErrorName(cudaError_t e) {
     EMULATED_NAME(cudaErrorNotReady)
     EMULATED_NAME(cudaErrorIllegalAddress)
     EMULATED_NAME(cudaErrorLaunchFailure)
+    EMULATED_NAME(cudaErrorCooperativeLaunchTooLarge)
+    EMULATED_NAME(cudaErrorNotPermitted)
+    EMULATED_NAME(cudaErrorNotSupported)
+    EMULATED_NAME(cudaErrorStreamCaptureUnsupported)
+    EMULATED_NAME(cudaErrorStreamCaptureInvalidated)
 #undef EMULATED_NAME
   }
   return "cudaErrorUnknown";
 }
-inline const char* cudaGetErrorString(cudaError_t) { return "emulated"; }
+inline const char* cudaGetErrorString(cudaError_t) {
+  return emulator::inCallback ? "called by a callback" : "emulated";
+}

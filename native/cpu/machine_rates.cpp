@@ -1,4 +1,4 @@
-#include "cpu/limits.hpp"
+#include "cpu/machine_rates.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -22,7 +22,7 @@ MULTIVERSION void triad(float* __restrict a, const float* __restrict b, const fl
   for (size_t i = 0; i < count; ++i) a[i] = b[i] + 3.0f * c[i];
 }
 
-/// Seconds of the fastest of several passes: for a tenth of a second, ten at least.
+/// The seconds of the fastest pass, among passes of a tenth of a second in all, at least ten.
 template <class Pass>
 double fastest(const Pass& pass) {
   double best = 1e9, total = 0.0;
@@ -41,7 +41,7 @@ double fastest(const Pass& pass) {
 StreamRate streamRate(size_t elements) {
   std::vector<float> a(elements, 1.0f), b(elements, 2.0f), c(elements, 3.0f);
   auto& pool = ThreadPool::instance();
-  // One piece for each thread, and one in all where a thread alone is faster.
+  // Measured with one piece a thread, and with one piece in all: for small arrays one thread is faster.
   const size_t share = (elements + static_cast<size_t>(pool.threads()) - 1) / static_cast<size_t>(pool.threads());
   StreamRate rate{};
   for (const size_t grain : {share, elements}) {
@@ -59,7 +59,7 @@ StreamRate streamRate(size_t elements) {
 }
 
 double normalRate(Noise::Kind kind) {
-  constexpr size_t kPasses = 8192;  // some milliseconds, beside which waking the threads is nothing
+  constexpr size_t kPasses = 8192;  // some milliseconds, long compared with waking the threads
   auto& pool = ThreadPool::instance();
   if (kind == Noise::Kind::Torch) {
     TorchState state;

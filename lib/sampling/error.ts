@@ -1,0 +1,19 @@
+import type { Tensor } from '../tensor/tensor';
+
+/**
+ * The error of an adaptive step: the root mean square over the elements of (x - low) / max(atol, rtol max(|low|, |before|)).
+ */
+export async function rowErrors(
+  x: Tensor<'float32'>,
+  low: Tensor<'float32'>,
+  before: Tensor<'float32'>,
+  { rtol, atol }: { readonly rtol: number; readonly atol: number },
+): Promise<number> {
+  const [high, lower, last] = await Promise.all([x.getData(), low.getData(), before.getData()]);
+  let sum = 0;
+  for (let i = 0; i < high.length; i++) {
+    const delta = Math.max(atol, rtol * Math.max(Math.abs(lower[i]!), Math.abs(last[i]!)));
+    sum += ((high[i]! - lower[i]!) / delta) ** 2;
+  }
+  return Math.sqrt(sum / high.length);
+}

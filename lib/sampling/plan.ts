@@ -1,0 +1,289 @@
+import { randomInt } from 'node:crypto';
+import { ScoreSdeError } from '../errors';
+import { assertInputs, type ModelInputs, type ScoreModel } from '../models/model';
+import { Generator, generatorsOf } from '../random/generator';
+import { seedOf } from '../random/kind';
+import { assertOptions, show } from '../options';
+import type { SchedulerConfig } from '../scheduler/config';
+import { withSigmas, timestepTable } from '../scheduler/schedule';
+import {
+  levelsFrom,
+  levelsOfGrid,
+  levelsOfSchedule,
+  preset,
+  solverOf,
+  solverOptions,
+  type Grid,
+  type SolverOptions,
+} from '../solvers';
+import type { Levels, Solver } from '../solvers/solver';
+import { assertSameDims, operand } from '../tensor/operand';
+import { sizeOfDims, type TensorLike } from '../tensor/tensor';
+import type { NoiseSampler } from './lane';
+import type { RunPlan, SamplingProgress } from './run';
+
+export interface StepsOptions extends SolverOptions {
+  /** Samples to make at once, an integer >= 1; with seeds, 65536 at most. That of `sample` where it is given, else 1. */
+  batchSize?: number;
+  /** Steps N, an integer from 1 to 2^24; the scheduler's numTrainTimesteps for 'pc' and the paper's solvers unless given. */
+  numInferenceSteps?: number;
+  /**
+   * Network calls a sample, an integer >= 1: exactly so many are made, by the best solver for that number unless `solver`
+   * names another. Below 5 the samples are rough. Instead of `numInferenceSteps`; 20 for a solver that is neither 'pc' nor
+   * one of the paper's, unless either is given.
+   */
+  calls?: number;
+  /** A solver by its name, with its options beside it, or one that `solvers` made. 'pc' (the reference) unless `calls` is given. */
+  solver?: string | Solver;
+  /** How the noise levels lie: a name, or the levels themselves, decreasing. By the solver unless given. */
+  grid?: Grid;
+  /** The exponent of the grids 'karras' (7) and 'polyexponential' (1). */
+  rho?: number;
+  /** The lowest noise level, > 0; the scheduler's unless given. */
+  sigmaMin?: number;
+  /** The highest noise level, > 0; the scheduler's unless given. */
+  sigmaMax?: number;
+  /** The last timestep of the scheduler's tables; the scheduler's unless given. */
+  samplingEps?: number;
+  /**
+   * 'centered': the first network call's estimate of the mean is added to the start, which has none; the default of all
+   * solvers but 'pc' and the paper's. 'zero': the start is noise alone. Nothing where `sample` is given.
+   */
+  start?: 'centered' | 'zero';
+  /** x at the level where the run begins, [B, ...] float32, float16 or bfloat16: the run goes on from there. It is not written to. */
+  sample?: TensorLike;
+  /** The step at which x stands, from 0: the steps before it are left out. With `sample`. */
+  startStep?: number;
+  /** The noise level at which x stands, instead of sigmaMax: all steps lie below it. With `sample`. */
+  sigmaStart?: number;
+  /**
+   * Sample k of the batch comes from a philox stream of its own, of seed + k, and is measured by itself (stepSize
+   * 'sample'): it is the image of seed + k in any batch. Random unless given.
+   */
+  seed?: number | bigint;
+  /** The reference's way: all draws from one generator, or from one for each sample, and stepSize 'batch'. Instead of `seed`. */
+  generator?: Generator | readonly Generator[];
+  /** Gives the normals of each update in place of a seed or generator, as k-diffusion's noise_sampler. With `sample`. */
+  noiseSampler?: NoiseSampler;
+  /** Further inputs of the network by name: a number for all samples, or one for each. */
+  modelInputs?: ModelInputs;
+  /** The values of the network's pictures, which `images` maps to [0, 1]: [0, 1] unless given. */
+  dataRange?: readonly [low: number, high: number];
+  /** Ends the run at once, with an error of code ERR_ABORTED. */
+  signal?: AbortSignal;
+  /** Called after each step, and not awaited: it costs the run neither memory nor its work ahead of the event loop. */
+  onProgress?: (progress: SamplingProgress) => void;
+}
+
+/** What goes on with a saved run. */
+export interface ResumeOptions {
+  /** In place of those that were saved. */
+  modelInputs?: ModelInputs;
+  /** The source of normals of a run that had one. */
+  noiseSampler?: NoiseSampler;
+  signal?: AbortSignal;
+  onProgress?: (progress: SamplingProgress) => void;
+}
+
+const ownOptions = [
+  'batchSize',
+  'numInferenceSteps',
+  'calls',
+  'seed',
+  'generator',
+  'noiseSampler',
+  'solver',
+  'grid',
+  'rho',
+  'sigmaMin',
+  'sigmaMax',
+  'samplingEps',
+  'start',
+  'sample',
+  'startStep',
+  'sigmaStart',
+  'modelInputs',
+  'dataRange',
+  'signal',
+  'onProgress',
+] as const satisfies (keyof StepsOptions)[];
+
+export const stepsOptions: readonly string[] = [...ownOptions, ...solverOptions];
+export const resumeOptions: readonly string[] = ['modelInputs', 'noiseSampler', 'signal', 'onProgress'];
+
+/** Each is drawn from a stream of its own, of which every step takes note. */
+const maxSeeds = 2 ** 16;
+
+/** What a plan needs of a pipeline. */
+export interface Source {
+  readonly model: ScoreModel;
+  readonly config: SchedulerConfig;
+  readonly sampleShape: readonly number[];
+  readonly device: string;
+}
+
+/** A run's options, checked, as all that the run depends on. ERR_RANGE, ERR_CONFIG, ERR_SHAPE, ERR_MODEL. */
+export function planOf(source: Source, options: StepsOptions): RunPlan {
+  assertOptions(options, stepsOptions);
+  const { model, sampleShape, device } = source;
+  const { modelInputs = {}, signal, onProgress, sample, noiseSampler } = options;
+  const state = sample === undefined ? undefined : stateOf(sample, sampleShape);
+  const { batchSize = state?.x.dims[0] ?? 1 } = options;
+  if (!Number.isInteger(batchSize) || batchSize < 1)
+    throw new ScoreSdeError('ERR_RANGE', `batchSize must be an integer >= 1, got ${show(batchSize)}`);
+  if (options.numInferenceSteps === 0)
+    throw new ScoreSdeError('ERR_RANGE', 'numInferenceSteps must be an integer from 1 to 2^24, got 0');
+  assertSignal(signal);
+  assertFunction(onProgress, 'onProgress');
+  assertFunction(noiseSampler, 'noiseSampler');
+  assertInputs(modelInputs, 'modelInputs');
+  const dims = [batchSize, ...sampleShape];
+  sizeOfDims(dims, 'the batch');
+  if (state !== undefined && state.x.dims[0] !== batchSize)
+    throw new ScoreSdeError(
+      'ERR_SHAPE',
+      `sample must have dims [${dims.join(', ')}], got [${state.x.dims.join(', ')}]: batchSize is ${batchSize}`,
+    );
+  const { seed, noise } = noiseOf(options, batchSize, sampleShape);
+  const solver = chosen(options, source.config, seed === undefined ? 'batch' : 'sample');
+  return {
+    model,
+    device,
+    dims,
+    solver,
+    levels: levelsOf(solver, options, source.config),
+    noise,
+    seed,
+    inputs: modelInputs,
+    prepared: model.prepare?.(dims, modelInputs) ?? modelInputs,
+    dataRange: rangeOf(options.dataRange),
+    signal,
+    onProgress,
+    state,
+  };
+}
+
+export function assertSignal(signal: AbortSignal | undefined): void {
+  if (signal !== undefined && (typeof signal?.aborted !== 'boolean' || typeof signal.addEventListener !== 'function'))
+    throw new ScoreSdeError('ERR_CONFIG', `signal must be an AbortSignal, got ${show(signal)}`);
+}
+
+export function assertFunction(value: unknown, name: string): void {
+  if (value !== undefined && typeof value !== 'function')
+    throw new ScoreSdeError('ERR_CONFIG', `${name} must be a function, got ${show(value)}`);
+}
+
+function stateOf(sample: TensorLike, sampleShape: readonly number[]) {
+  const x = operand(sample, 'sample');
+  assertSameDims(x, { name: 'a batch', dims: [x.dims[0] ?? 1, ...sampleShape] });
+  return { x: sample, history: [] };
+}
+
+/** Where the draws of a run come from. */
+function noiseOf(options: StepsOptions, batchSize: number, sampleShape: readonly number[]) {
+  const { seed, generator, noiseSampler, sample } = options;
+  const given = Object.entries({ seed, generator, noiseSampler }).filter(([, value]) => value !== undefined);
+  if (given.length > 1)
+    throw new ScoreSdeError(
+      'ERR_CONFIG',
+      `${given.map(([name]) => name).join(' and ')} were both given: the draws come from one of them`,
+    );
+  if (noiseSampler !== undefined) {
+    if (sample === undefined)
+      throw new ScoreSdeError('ERR_CONFIG', 'noiseSampler needs sample, the x that the run begins with');
+    return { seed: undefined, noise: { sampler: noiseSampler } };
+  }
+  if (generator !== undefined) return { seed: undefined, noise: { generators: generatorsOf(generator, batchSize) } };
+  if (batchSize > maxSeeds)
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `batchSize must be at most ${maxSeeds}, with a stream for each sample, got ${batchSize}: pass a generator, which draws the batch at once`,
+    );
+  const first = seedOf(seed === undefined ? randomInt(2 ** 32) : seed);
+  const size = sizeOfDims(sampleShape, 'sampleShape');
+  const generators = Array.from({ length: batchSize }, (_, k) => {
+    const stream = new Generator(BigInt.asUintN(64, first + BigInt(k)));
+    // The first draw of a seed is the start's, also where the start is given: noise that was made from the same seed is
+    // not drawn again by the first step.
+    if (sample !== undefined)
+      stream.setState({ engine: 'philox', seed: stream.initialSeed, offset: BigInt(Math.ceil(size / 4)) });
+    return stream;
+  });
+  return { seed: first, noise: { generators } };
+}
+
+/** The solver of a run: the one that is given or named, the preset for a number of calls, or the reference's. */
+function chosen(options: StepsOptions, config: SchedulerConfig, stepSize: 'batch' | 'sample'): Solver {
+  const { solver, calls } = options;
+  if (calls !== undefined) {
+    if (options.numInferenceSteps !== undefined)
+      throw new ScoreSdeError('ERR_CONFIG', 'calls and numInferenceSteps were both given: each says how long a run is');
+    if (!Number.isInteger(calls) || calls < 1 || calls > 2 ** 24)
+      throw new ScoreSdeError('ERR_RANGE', `calls must be an integer from 1 to 2^24, got ${show(calls)}`);
+  }
+  const flat = Object.fromEntries(
+    solverOptions.flatMap((name) => {
+      const value = options[name as keyof SolverOptions];
+      return value === undefined ? [] : [[name, value]];
+    }),
+  );
+  const isPreset = solver === undefined && calls !== undefined;
+  if (isPreset) return solverOf('er_sde', { ...preset(calls).options, ...flat });
+  const name = solver ?? 'pc';
+  const { snr, correctSteps } = config;
+  return solverOf(name, flat, { snr, correctSteps, stepSize });
+}
+
+/** The noise levels of a run. */
+function levelsOf(solver: Solver, options: StepsOptions, config: SchedulerConfig): Levels {
+  const { calls, grid, samplingEps = config.samplingEps, sample, startStep, sigmaStart, start } = options;
+  if (start !== undefined && start !== 'centered' && start !== 'zero')
+    throw new ScoreSdeError('ERR_CONFIG', `start must be 'centered' or 'zero', got ${show(start)}`);
+  const isPlaced = startStep !== undefined || sigmaStart !== undefined;
+  if (isPlaced && sample === undefined)
+    throw new ScoreSdeError('ERR_CONFIG', 'startStep and sigmaStart say where sample stands: give it, too');
+  if (startStep !== undefined && sigmaStart !== undefined)
+    throw new ScoreSdeError('ERR_CONFIG', 'startStep and sigmaStart were both given: each says where the run begins');
+  const sigmaMin = noiseLevel(options.sigmaMin ?? config.sigmaMin, 'sigmaMin');
+  const sigmaMax = noiseLevel(options.sigmaMax ?? config.sigmaMax, 'sigmaMax');
+  const highest = noiseLevel(sigmaStart ?? sigmaMax, 'sigmaStart');
+  const isReference = solver.grid === 'reference' && grid === undefined;
+  const count = stepCount(solver, options, isReference ? config.numTrainTimesteps : undefined);
+  const centred = sample === undefined && (start === undefined ? solver.centred : start === 'centered');
+  let levels: Levels;
+  if (isReference) {
+    const timesteps = timestepTable(count!, samplingEps);
+    const schedule = withSigmas({ timesteps }, count!, config, { sigmaMin, sigmaMax: highest });
+    levels = levelsOfSchedule(schedule, { sigmaMin, sigmaMax: highest, centred, calls });
+  } else {
+    const lowest = sigmaMin < highest ? sigmaMin : undefined;
+    const preferred = solver.name === 'er_sde' && options.solver === undefined && calls ? preset(calls).rho : undefined;
+    const rho = options.rho ?? (grid === undefined || grid === 'karras' ? preferred : undefined);
+    levels = levelsOfGrid(grid ?? 'karras', { count, sigmaMin: lowest, sigmaMax: highest, rho, centred, calls });
+  }
+  return startStep === undefined ? levels : levelsFrom(levels, startStep);
+}
+
+function stepCount(solver: Solver, options: StepsOptions, tabled: number | undefined): number | undefined {
+  const { calls, numInferenceSteps, grid } = options;
+  if (numInferenceSteps !== undefined) return numInferenceSteps;
+  if (calls !== undefined) return solver.steps?.(calls) ?? 2;
+  if (typeof grid === 'object') return undefined;
+  return tabled ?? solver.steps?.(20) ?? 2;
+}
+
+function noiseLevel(value: unknown, name: string): number {
+  if (typeof value !== 'number' || !(value > 0 && value < Infinity))
+    throw new ScoreSdeError('ERR_RANGE', `${name} must be a finite number > 0, got ${show(value)}`);
+  return value;
+}
+
+export function rangeOf(range: unknown = [0, 1]): readonly [number, number] {
+  const [low, high] = Array.isArray(range) ? (range as number[]) : [];
+  if (!Array.isArray(range) || range.length !== 2 || !(Number.isFinite(low) && Number.isFinite(high) && low! < high!))
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `dataRange must be [low, high] of finite numbers, low < high, got ${show(range)}`,
+    );
+  return [low!, high!];
+}

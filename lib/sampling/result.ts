@@ -1,0 +1,70 @@
+import { toPng, type PngOptions } from '../image/png';
+import { Dtype } from '../native/abi';
+import { KernelCall } from '../native/call';
+import { bufferOf } from '../native/memory';
+import { operand } from '../tensor/operand';
+import { Tensor } from '../tensor/tensor';
+
+/** What a run made. */
+export class SamplingResult {
+  /** [B, ...] float32: the samples mapped from the run's dataRange to [0, 1] and clamped to it; where the samples lay. */
+  readonly images: Tensor<'float32'>;
+  /** Network calls a sample. */
+  readonly calls: number;
+  /** Steps of the sampler. */
+  readonly steps: number;
+  /** The seed of the first sample; undefined where generators were given. */
+  readonly seed: bigint | undefined;
+  /** Where the samples lay. */
+  readonly device: string;
+  /** Wall time of the run in seconds. */
+  readonly seconds: number;
+  readonly #samples: Tensor<'float32'>;
+
+  /** @internal */
+  constructor(made: {
+    samples: Tensor<'float32'>;
+    images: Tensor<'float32'>;
+    calls: number;
+    steps: number;
+    seed: bigint | undefined;
+    device: string;
+    seconds: number;
+  }) {
+    this.#samples = made.samples;
+    this.images = made.images;
+    this.calls = made.calls;
+    this.steps = made.steps;
+    this.seed = made.seed;
+    this.device = made.device;
+    this.seconds = made.seconds;
+  }
+
+  /** The samples as the sampler gave them, [B, ...] float32, not clamped; where they lay. */
+  get samples(): Tensor<'float32'> {
+    return this.#samples;
+  }
+
+  /** The images as one PNG: see {@link toPng}. */
+  toPng(options?: PngOptions): Promise<Buffer> {
+    return toPng(this.images, options);
+  }
+}
+
+/** Samples of [low, high] as images of [0, 1], in memory of their own. */
+export async function imagesOf(
+  samples: Tensor<'float32'>,
+  [low, high]: readonly [number, number],
+): Promise<Tensor<'float32'>> {
+  const images = Tensor.empty(samples.dims, { device: samples.device });
+  const [input, output] = [operand(samples, 'samples').memory, operand(images, 'images').memory];
+  const access = { reads: [bufferOf(input)], writes: [bufferOf(output)] };
+  const [scale, shift] = [1 / (high - low), -low / (high - low)];
+  const { float32 } = Dtype;
+  await new KernelCall(
+    'clamp',
+    () => [samples.size, input, float32, output, float32, scale, shift] as never,
+    access,
+  ).runAsync();
+  return images;
+}

@@ -1,0 +1,52 @@
+import { ScoreSdeError } from '../errors';
+import { isPlainObject, show } from '../options';
+
+/** ERR_CONFIG unless `options` is an object literal with no keys but the `known` ones. An undefined value counts as not given. */
+export function assertKnown(solver: string, options: unknown, known: readonly string[]): void {
+  if (!isPlainObject(options))
+    throw new ScoreSdeError('ERR_CONFIG', `${solver}: options must be an object of named values, got ${show(options)}`);
+  for (const [key, value] of Object.entries(options))
+    if (value !== undefined && !known.includes(key))
+      throw new ScoreSdeError(
+        'ERR_CONFIG',
+        `solver ${show(solver)} has no option ${show(key)}; ${known.length === 0 ? 'it has none' : `expected ${known.join(', ')}`}`,
+      );
+}
+
+/** A finite number >= 0, or `missing` where none is given. ERR_RANGE. */
+export function nonNegative(value: unknown, name: string, missing: number): number {
+  if (value === undefined) return missing;
+  if (typeof value !== 'number' || !(value >= 0 && value < Infinity))
+    throw new ScoreSdeError('ERR_RANGE', `${name} must be a finite number >= 0, got ${show(value)}`);
+  return value;
+}
+
+/** A finite number > 0, or `missing` where none is given. ERR_RANGE. */
+export function positive(value: unknown, name: string, missing: number): number {
+  if (value === undefined) return missing;
+  if (typeof value !== 'number' || !(value > 0 && value < Infinity))
+    throw new ScoreSdeError('ERR_RANGE', `${name} must be a finite number > 0, got ${show(value)}`);
+  return value;
+}
+
+/** An integer from `least` to `most`, or `missing` where none is given. ERR_RANGE. */
+export function integer(value: unknown, name: string, least: number, most: number, missing: number): number {
+  if (value === undefined) return missing;
+  if (!Number.isInteger(value) || (value as number) < least || (value as number) > most)
+    throw new ScoreSdeError('ERR_RANGE', `${name} must be an integer from ${least} to ${most}, got ${show(value)}`);
+  return value as number;
+}
+
+/** One of `choices`, or `missing` where none is given. ERR_CONFIG. */
+export function oneOf<T extends string | boolean>(value: unknown, name: string, choices: readonly T[], missing: T): T {
+  if (value === undefined) return missing;
+  if (!choices.includes(value as T))
+    throw new ScoreSdeError('ERR_CONFIG', `${name} must be ${oneOfText(choices)}, got ${show(value)}`);
+  return value as T;
+}
+
+/** 'a', 'b' or 'c' */
+function oneOfText(choices: readonly (string | boolean)[]): string {
+  const words = choices.map((choice) => (typeof choice === 'string' ? `'${choice}'` : String(choice)));
+  return [words.slice(0, -1).join(', '), words.at(-1)].filter(Boolean).join(' or ');
+}

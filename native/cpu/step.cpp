@@ -1,0 +1,252 @@
+// One update of every row: a pass that measures norms, where rows need them, and a pass that updates.
+#include "cpu/step.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "core/joined.hpp"
+#include "cpu/blocks.hpp"
+#include "math/step_rule.hpp"
+
+namespace score_sde::cpu {
+namespace {
+
+/// The element of a list that has one for all rows, or one each.
+template <class Value>
+const Value& ofRow(const std::vector<Value>& values, size_t row) {
+  return values[values.size() == 1 ? 0 : row];
+}
+
+template <class Predicate>
+bool any(const std::vector<RowStep>& rows, const Predicate& predicate) {
+  return std::any_of(rows.begin(), rows.end(), predicate);
+}
+
+bool drawsWhatItMeasures(const RowStep& row) { return measuresNoise(row) && row.normals == RowStep::Normals::Drawn; }
+
+/// P of a block, computed from x where the row converts; with `apart` never where an operand lies.
+const float* valueOf(const StepParams& p, const RowStep& row, const float* x, size_t at, size_t n, Scratch& scratch,
+                     bool apart = false) {
+  const float* const m = readBlock(p.output, at, n, scratch.score);
+  if (row.converts) {
+    convertOutput(scratch.score, x, m, n, row.px, row.pm);
+    return scratch.score;
+  }
+  if (!apart || m == scratch.score) return m;
+  std::memcpy(scratch.score, m, n * sizeof(float));
+  return scratch.score;
+}
+
+/// What is computed already, to its place.
+void copyBlock(View view, size_t at, size_t n, const float* block) {
+  if (view.type == Dtype::Float32) {
+    std::memcpy(static_cast<float*>(view.data) + at, block, n * sizeof(float));
+  } else {
+    writeBlock(view, at, n, block);
+  }
+}
+
+/// A linear update of a block. Its sum lies in scratch, and nothing is written before all operands are read, since an
+/// output may be the memory of any of them.
+bool linear(const StepParams& p, const RowStep& row, const float* x, size_t at, size_t n, const Normals& z, float* out,
+            Scratch& scratch) {
+  const bool pushes = p.pushed.data != nullptr && row.terms > 0;
+  const bool starts = row.terms > 0 && row.b[0] != 0.0f;
+  const float* const value = pushes || starts ? valueOf(p, row, x, at, n, scratch, pushes) : nullptr;
+  const float* sum = scratch.sum;
+  if (starts) {
+    linearStart(scratch.sum, x, value, n, row.a, row.b[0]);
+  } else if (row.a == 1.0f && row.terms == 0 && row.base == 0.0f && p.mean.data == nullptr) {
+    sum = x;
+  } else {
+    linearStart(scratch.sum, x, n, row.a);
+  }
+  for (size_t k = 1; k < row.terms; ++k)
+    if (row.b[k] != 0.0f)
+      linearTerm(scratch.sum, readBlock(p.history[k - 1], at, n, scratch.term), n, row.b[k]);
+  if (row.base != 0.0f) linearTerm(scratch.sum, readBlock(p.base, at, n, scratch.term), n, row.base);
+  const bool finite = settle(out, sum, z, n, row.e);
+  if (p.mean.data != nullptr) copyBlock(p.mean, at, n, sum);
+  if (pushes) copyBlock(p.pushed, at, n, value);
+  return finite;
+}
+
+/// The update of a block, whose corrector's step is known. Returns whether its `out` is finite.
+bool update(const StepParams& p, const RowStep& row, float step, size_t at, size_t n, const Normals& z,
+            Scratch& scratch) {
+  const float* const x = readBlock(p.sample, at, n, scratch.sample);
+  float* const out = blockTarget(p.out, at, scratch.out);
+  bool finite = true;
+  if (row.kind == RowStep::Kind::Linear) {
+    finite = linear(p, row, x, at, n, z, out, scratch);
+  } else {
+    const float* const score = valueOf(p, row, x, at, n, scratch);
+    float* const mean = p.mean.data == nullptr ? nullptr : blockTarget(p.mean, at, scratch.mean);
+    finite = row.kind == RowStep::Kind::Predict
+                 ? predict(out, mean, x, score, z, n, diffusion(row.sigma, row.next))
+                 : correct(out, mean, x, score, z, n, step);
+    if (mean != nullptr) writeBlock(p.mean, at, n, mean);
+  }
+  return p.out.type == Dtype::Float32 ? finite : writeBlock(p.out, at, n, out);
+}
+
+/// The upper levels of the sum tree, in place over a row's block sums.
+double foldLevels(double* sums, size_t count) {
+  while (count > 1) {
+    const size_t groups = sumGroups(count);
+    for (size_t g = 0; g < groups; ++g)
+      sums[g] = sumGroup(sums + g * kSumGroup, std::min(kSumGroup, count - g * kSumGroup));
+    count = groups;
+  }
+  return count == 0 ? 0.0 : sums[0];
+}
+
+/// The corrector's step of each row, from the norms of its score and, where it is measured, of its noise: of the sums of
+/// the noise's blocks, or of the noise itself where there are none. Noise that is drawn for it is kept where `kept` is
+/// not null.
+std::vector<float> measuredSteps(const StepParams& p, const NoiseSource& noise, float* kept,
+                                 std::vector<double> noiseSums) {
+  const size_t rows = p.shape.rows, cols = p.shape.cols, perRow = sumGroups(cols);
+  const bool sumsNoise = noiseSums.empty();
+  std::vector<double> scoreSums(rows * perRow);
+  if (sumsNoise && any(p.rows, measuresNoise)) noiseSums.resize(rows * perRow);
+  forBlocks(p.shape, [&](size_t r, size_t col, size_t n, Scratch& scratch) {
+    const RowStep& row = ofRow(p.rows, r);
+    if (!measuresScore(row)) return;
+    const size_t at = r * cols + col, group = r * perRow + col / kBlock;
+    const float* const x = row.converts ? readBlock(p.sample, at, n, scratch.sample) : nullptr;
+    scoreSums[group] = sumSquares(valueOf(p, row, x, at, n, scratch), n);
+    if (!sumsNoise || !measuresNoise(row) || row.normals == RowStep::Normals::None) return;
+    float* const buffer = kept == nullptr ? scratch.noise : kept + at;
+    const float* const z = noise.values(r, col, n, buffer, scratch);
+    noiseSums[group] = sumSquares(z, n);
+    if (kept != nullptr && z != buffer) std::memcpy(buffer, z, n * sizeof(float));
+  });
+
+  std::vector<float> scoreNorms(rows), noiseNorms(rows), steps(rows);
+  for (size_t r = 0; r < rows; ++r) {
+    const RowStep& row = ofRow(p.rows, r);
+    if (!measuresScore(row)) continue;
+    scoreNorms[r] = scoreNorm(row, foldLevels(scoreSums.data() + r * perRow, perRow), p.output.type);
+    const double drawn = measuresNoise(row) ? foldLevels(noiseSums.data() + r * perRow, perRow) : 0.0;
+    noiseNorms[r] = noiseNorm(row, drawn, cols);
+  }
+  for (size_t r = 0, end = 0; r < rows; r = end) {
+    const RowStep& first = ofRow(p.rows, r);
+    float score = scoreNorms[r], drawn = noiseNorms[r];
+    end = r + 1;
+    if (sharesNorms(first)) {
+      while (end < rows && sharesNorms(ofRow(p.rows, end)) && ofRow(p.rows, end).group == first.group) ++end;
+      score = batchMean(scoreNorms.data() + r, end - r);
+      drawn = batchMean(noiseNorms.data() + r, end - r);
+    }
+    for (size_t i = r; i < end; ++i) {
+      const RowStep& row = ofRow(p.rows, i);
+      if (row.kind == RowStep::Kind::Correct) steps[i] = correctorStep(row, score, drawn, p.output.type);
+    }
+  }
+  return steps;
+}
+
+/// Whether noise can wait in `out`: it holds float32 values, and is no operand's memory.
+bool isFree(const StepParams& p) {
+  const void* const out = p.out.data;
+  return p.out.type == Dtype::Float32 && out != p.sample.data && out != p.output.data && out != p.base.data &&
+         std::none_of(p.history.begin(), p.history.end(), [&](const ConstView& h) { return h.data == out; });
+}
+
+/// What the second pass works with: the corrector's step of each row, and the noise and its records, which are the
+/// parameters' own unless noise was kept.
+struct Measured {
+  std::vector<float> steps;
+  bool keeps = false;
+  Noise noise;
+  std::vector<RowStep> rows;
+  std::unique_ptr<float[]> own;  // the noise's memory, where it is not in `out`
+};
+
+/// Noise whose norm is measured is needed twice. It waits in `out` where that is free to hold it, in memory of its own
+/// where it cannot be drawn again, and is drawn again otherwise.
+Status measure(const StepParams& p, Measured& done) {
+  const NoiseSource drawn(p.noise, p.shape, &p.rows);
+  const bool mixes = any(p.rows, [](const RowStep& row) { return row.normals == RowStep::Normals::Given; });
+  if (mixes || !any(p.rows, drawsWhatItMeasures)) {
+    done.steps = measuredSteps(p, drawn, nullptr, {});
+    return {};
+  }
+  // One serial stream, and one stream over short rows, are best drawn in one go, ahead of the norms.
+  const bool serial = p.noise.kind == Noise::Kind::Torch;
+  const bool ahead = serial || (p.noise.streams() == 1 && p.shape.cols < kBlock && p.shape.rows > 1);
+  float* kept = isFree(p) ? static_cast<float*>(p.out.data) : nullptr;
+  if (kept == nullptr && ahead) {
+    done.own.reset(new (std::nothrow) float[p.shape.size()]);
+    if (done.own == nullptr) return Status::error("ERR_MEMORY", "no memory for the noise");
+    kept = done.own.get();
+  }
+  if (kept == nullptr) {
+    done.steps = measuredSteps(p, drawn, nullptr, {});
+    return {};
+  }
+  done.keeps = true;
+  done.rows = p.rows;
+  for (RowStep& row : done.rows)
+    if (ahead ? row.normals == RowStep::Normals::Drawn : drawsWhatItMeasures(row)) row.normals = RowStep::Normals::Given;
+  if (any(done.rows, [](const RowStep& row) { return row.normals == RowStep::Normals::Drawn; })) done.noise = p.noise;
+  done.noise.given = {kept, Dtype::Float32};
+  if (!ahead) {
+    done.steps = measuredSteps(p, drawn, kept, {});
+    return {};
+  }
+  const Shape shape = joined(p.shape, p.noise);
+  // Blocks of the draw that are the rows' own are summed while they are in the cache.
+  const bool whole = p.shape.cols % kBlock == 0;
+  std::vector<double> noiseSums(whole ? blocksOf(p.shape) : 0);
+  const auto keep = [&](size_t row, size_t col, size_t n, const Normals& z, Scratch&) {
+    const size_t at = row * shape.cols + col;
+    if (z.values != kept + at) store(kept + at, z, n);
+    if (whole) noiseSums[at / kBlock] = sumSquares(kept + at, n);
+  };
+  forNoise(shape, p.noise, nullptr, keep, kept);
+  done.steps = measuredSteps(p, NoiseSource(done.noise, p.shape, &done.rows), nullptr, std::move(noiseSums));
+  return {};
+}
+
+/// The rows whose `out` is not finite.
+std::vector<uint32_t> badRows(const StepParams& p) {
+  const auto seen = std::make_unique<std::atomic<bool>[]>(p.shape.rows);
+  forBlocks(p.shape, [&](size_t row, size_t col, size_t n, Scratch& scratch) {
+    if (!isFinite(readBlock(p.out, row * p.shape.cols + col, n, scratch.out), n)) seen[row] = true;
+  });
+  std::vector<uint32_t> bad;
+  for (size_t row = 0; row < p.shape.rows; ++row)
+    if (seen[row]) bad.push_back(static_cast<uint32_t>(row));
+  return bad;
+}
+
+}  // namespace
+
+Status step(const StepParams& p, std::vector<uint32_t>* bad) {
+  Measured measured;
+  if (any(p.rows, measuresScore)) {
+    TRY_STATUS(measure(p, measured));
+  } else {
+    for (const RowStep& row : p.rows) measured.steps.push_back(annealedStep(row.snr, row.sigma));
+  }
+  const Noise& noise = measured.keeps ? measured.noise : p.noise;
+  const std::vector<RowStep>& rows = measured.keeps ? measured.rows : p.rows;
+  const std::vector<float>& steps = measured.steps;
+  const bool same = sameUpdates(rows) && std::all_of(steps.begin(), steps.end(), [&](float s) { return s == steps[0]; });
+  const Shape shape = joined(p.shape, noise, same);
+  std::atomic<bool> finite{true};
+  forNoise(shape, noise, &rows, [&](size_t row, size_t col, size_t n, const Normals& z, Scratch& scratch) {
+    if (!update(p, ofRow(rows, row), ofRow(steps, row), row * shape.cols + col, n, z, scratch))
+      finite.store(false, std::memory_order_relaxed);
+  });
+  if (bad != nullptr && !finite) *bad = badRows(p);
+  return {};
+}
+
+}  // namespace score_sde::cpu
