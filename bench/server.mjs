@@ -1,4 +1,4 @@
-// The server of examples/ under load: 50 clients of autocannon for 60 s, digits at 20 steps; beside them one client that
+// The server of examples/ under load: 50 clients of autocannon for 60 s, digits of 20 network calls; beside them one client that
 // compares every image with the one its seed gave alone. node bench/server.mjs [SECONDS]
 import { spawn } from 'node:child_process';
 import { cpus } from 'node:os';
@@ -14,7 +14,7 @@ const server = spawn(process.execPath, [script], {
 const url = await new Promise((resolve) => server.stdout.once('data', (data) => resolve(String(data).trim())));
 
 const headers = { 'content-type': 'application/json' };
-const bodyOf = (seed) => JSON.stringify({ seed, steps: 20, label: seed % 10 });
+const bodyOf = (seed) => JSON.stringify({ seed, calls: 20, label: seed % 10 });
 const ask = (seed) => fetch(`${url}/sample`, { method: 'POST', headers, body: bodyOf(seed) });
 const bytes = async (response) => Buffer.from(await response.arrayBuffer()).toString('base64');
 const metric = async (name) => {

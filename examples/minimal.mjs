@@ -4,8 +4,8 @@ import { ScoreSdeVePipeline } from 'score-sde';
 
 const pipeline = await ScoreSdeVePipeline.fromPretrained('digits');
 const result = await pipeline.run({
+  calls: 20,
   batchSize: 10,
-  numInferenceSteps: 50,
   seed: 7,
   modelInputs: { class_labels: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] },
 });

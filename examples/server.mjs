@@ -1,6 +1,6 @@
 // Images over HTTP, each request a run of its own: node examples/server.mjs, with PORT, CONCURRENCY and WAITING. It needs
 // fastify and prom-client besides.
-//   POST /sample {"seed": 7, "batchSize": 1, "steps": 20, "label": 3}  a PNG, or, where the client accepts
+//   POST /sample {"seed": 7, "batchSize": 1, "calls": 20, "label": 3}  a PNG, or, where the client accepts
 //                                                                      text/event-stream, progress and then the PNG
 //   GET /healthz, GET /metrics
 import { randomInt } from 'node:crypto';
@@ -9,7 +9,7 @@ import prometheus from 'prom-client';
 import { ScoreSdeError, ScoreSdeVePipeline } from 'score-sde';
 
 const { PORT = '3000', HOST = '127.0.0.1', CONCURRENCY = '4', WAITING = '64' } = process.env;
-const limits = { batchSize: 16, steps: 200, running: Number(CONCURRENCY), waiting: Number(WAITING) };
+const limits = { batchSize: 16, calls: 200, running: Number(CONCURRENCY), waiting: Number(WAITING) };
 const pipeline = await ScoreSdeVePipeline.fromPretrained('digits');
 
 prometheus.collectDefaultMetrics();
@@ -53,7 +53,7 @@ const schema = {
     properties: {
       seed: integer(0, Number.MAX_SAFE_INTEGER),
       batchSize: { ...integer(1, limits.batchSize), default: 1 },
-      steps: { ...integer(1, limits.steps), default: 100 },
+      calls: { ...integer(1, limits.calls), default: 20 },
       label: { ...integer(0, 10), default: 10 },
     },
   },
@@ -68,7 +68,7 @@ app.post('/sample', { schema }, async (request, reply) => {
   }
   const left = new AbortController();
   reply.raw.on('close', () => reply.raw.writableFinished || left.abort());
-  const { seed = randomInt(2 ** 32), batchSize, steps, label } = request.body ?? {};
+  const { seed = randomInt(2 ** 32), batchSize, calls, label } = request.body ?? {};
   const streams = request.headers.accept?.includes('text/event-stream');
   const send = (event, data) => reply.raw.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
   let done;
@@ -81,10 +81,10 @@ app.post('/sample', { schema }, async (request, reply) => {
     const result = await pipeline.run({
       seed,
       batchSize,
-      numInferenceSteps: steps,
+      calls,
       modelInputs: { class_labels: label },
       signal: left.signal,
-      onStep: streams ? ({ index, total }) => send('step', { step: index + 1, total }) : undefined,
+      onProgress: streams ? ({ step, total }) => send('step', { step, total }) : undefined,
     });
     const png = await result.toPng();
     result.images.dispose();

@@ -82,14 +82,14 @@ describe('server', () => {
   const running = (count: number) => until(async () => (await health()).running === count);
 
   test("a PNG: the seed's image, whoever else asks", async () => {
-    const ask = async (seed: number) => Buffer.from(await (await sample({ seed, steps: 5, label: 3 })).arrayBuffer());
+    const ask = async (seed: number) => Buffer.from(await (await sample({ seed, calls: 5, label: 3 })).arrayBuffer());
     const found = await Promise.all([1, 2].map(ask));
     for (const [k, seed] of [1, 2].entries())
-      expect(found[k]).toEqual(await picture({ seed, numInferenceSteps: 5, modelInputs: { class_labels: 3 } }));
+      expect(found[k]).toEqual(await picture({ seed, calls: 5, modelInputs: { class_labels: 3 } }));
   });
 
   test('progress as events, then the picture', async () => {
-    const response = await sample({ seed: 4, steps: 3, batchSize: 2 }, { headers: { accept: 'text/event-stream' } });
+    const response = await sample({ seed: 4, calls: 3, batchSize: 2 }, { headers: { accept: 'text/event-stream' } });
     const events = (await response.text()).trim().split('\n\n');
     expect(events.map((event) => event.split('\n')[0])).toEqual([
       ...Array<string>(3).fill('event: step'),
@@ -100,14 +100,14 @@ describe('server', () => {
     expect([width, height]).toEqual([56, 28]);
   });
 
-  test.each([{ batchSize: 17 }, { steps: 201 }, { steps: 0 }, { seed: -1 }, { label: 11 }])('%j: 400', async (body) =>
+  test.each([{ batchSize: 17 }, { calls: 201 }, { calls: 0 }, { seed: -1 }, { label: 11 }])('%j: 400', async (body) =>
     expect((await sample(body)).status).toBe(400),
   );
 
   test('a run ends when its client leaves', async () => {
     await running(0);
     const controller = new AbortController();
-    const asked = sample({ steps: 200, batchSize: 16 }, { signal: controller.signal }).catch(
+    const asked = sample({ calls: 200, batchSize: 16 }, { signal: controller.signal }).catch(
       (error: Error) => error.name,
     );
     await running(1);
@@ -118,7 +118,7 @@ describe('server', () => {
   });
 
   test('429 when it is full', async () => {
-    const answers = await Promise.all(Array.from({ length: 10 }, () => sample({ steps: 10 })));
+    const answers = await Promise.all(Array.from({ length: 10 }, () => sample({ calls: 10 })));
     const statuses = answers.map(({ status }) => status);
     expect(statuses.filter((status) => status === 200).length).toBeGreaterThanOrEqual(3);
     expect(statuses.filter((status) => status === 429).length).toBeGreaterThan(0);

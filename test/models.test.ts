@@ -627,6 +627,16 @@ describe('what a network may go wrong with', () => {
     );
   });
 
+  test('[Symbol.asyncDispose]() is dispose()', async () => {
+    const session = await sessionOf();
+    const release = jest.spyOn(session, 'release');
+    const model = fromInferenceSession(session);
+    await model[Symbol.asyncDispose]();
+    await model.dispose();
+    expect(release).toHaveBeenCalledTimes(1);
+    sentence(await rejection(() => model(Tensor.zeros([1, 1, 28, 28]), 1)), 'ERR_DISPOSED', /the model is disposed/);
+  });
+
   test('dispose releases the session, after which it fails', async () => {
     const session = await sessionOf();
     const release = jest.spyOn(session, 'release');

@@ -488,6 +488,12 @@ describe('a run', () => {
     bitEqual(floats(big), floats(new Generator(4).randn(big.dims)));
   });
 
+  test('[Symbol.asyncDispose]() is dispose()', async () => {
+    const model = await load(slow, { exact: false });
+    await model[Symbol.asyncDispose]();
+    sentence(await rejection(() => model.run(sample, 1)), 'ERR_DISPOSED', /the model is disposed/);
+  });
+
   test('under way is ended by nothing that dispose does', async () => {
     const model = await load(slow, { exact: false });
     const running = model.run(sample, 1);

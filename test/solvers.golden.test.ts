@@ -241,8 +241,8 @@ describe('one update of the paper', () => {
         };
       });
       const time = key.split('.')[2]!;
-      let x = Float64Array.from(file.tensor(`${shape}.${config}.${time}.input`).data);
-      let mean = x;
+      let x: Float64Array = Float64Array.from(file.tensor(`${shape}.${config}.${time}.input`).data);
+      let mean: Float64Array = x;
       const score = paperScore(file, each.model, `${shape}.`);
       const kept: Kept = { history: [], base: undefined };
       for (let call = 0; call < solver.calls(levels[0]!)!; call++) {

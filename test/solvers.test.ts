@@ -63,12 +63,14 @@ function positions<P>(solver: Solver<any>, levels: Levels): P[] {
   return found;
 }
 
-function levelsFor(solver: Solver, count: number, calls?: number, centred = false): Levels {
+function levelsFor(_: Solver, count: number, calls?: number, centred = false): Levels {
   return levelsOfGrid('karras', { count, calls, centred, ...range });
 }
 
 const refused = (code: string, message?: RegExp) =>
-  message ? expect.objectContaining({ code, message: expect.stringMatching(message) }) : expect.objectContaining({ code });
+  message
+    ? expect.objectContaining({ code, message: expect.stringMatching(message) })
+    : expect.objectContaining({ code });
 
 describe('the number of network calls', () => {
   it.each(titled)('%s: exactly n for n = 1 ... 500', (_, name, options) => {
@@ -149,7 +151,10 @@ describe('stages', () => {
   });
 
   it('a single call gives D', () => {
-    for (const [name, options] of [...deterministic, ...variants.filter(([name]) => /sde|ancestral|maruyama/.test(name))]) {
+    for (const [name, options] of [
+      ...deterministic,
+      ...variants.filter(([name]) => /sde|ancestral|maruyama/.test(name)),
+    ]) {
       if (JSON.stringify(options).includes('compat')) continue;
       const solver = solverOf(name, options);
       for (const centred of [false, true]) {
@@ -162,7 +167,8 @@ describe('stages', () => {
 
   it('several names are one formula', () => {
     const levels = levelsFor(solvers.euler(), 8);
-    const rows = (solver: Solver) => positions<number>(solver, levels).map((at) => solver.stage(levels, at).update as any);
+    const rows = (solver: Solver) =>
+      positions<number>(solver, levels).map((at) => solver.stage(levels, at).update as any);
     const same = (one: Solver, other: Solver) =>
       rows(one).forEach((row, i) => {
         const { a, b, e } = rows(other)[i];
@@ -250,7 +256,14 @@ describe('the centred start', () => {
 
 describe('dpm_adaptive', () => {
   /** The published loop of order 3 on one number, eps asked for again after each rejection. */
-  function published(score: (x: number, sigma: number) => number, x: number, from: number, to: number, rtol: number, h: number) {
+  function published(
+    score: (x: number, sigma: number) => number,
+    x: number,
+    from: number,
+    to: number,
+    rtol: number,
+    h: number,
+  ) {
     const end = -Math.log(to);
     let s = -Math.log(from);
     let previous = x;
@@ -309,7 +322,17 @@ describe('dpm_adaptive', () => {
     const saved = solver.restore(levels, JSON.parse(JSON.stringify(at)));
     expect(solver.stage(levels, saved)).toEqual(solver.stage(levels, at));
     expect(solver.next(levels, saved)).toEqual(solver.next(levels, at));
-    for (const wrong of [{ ...at, h: 0 }, { ...at, call: 3 }, { ...at, errors: [1] }, { ...at, t: 'x' }, 3, null, []])
+    for (const wrong of [
+      { ...at, h: 0 },
+      { ...at, call: 3 },
+      { ...at, errors: [1] },
+      { ...at, again: 3 },
+      { ...at, t: 9 },
+      { ...at, t: 'x' },
+      3,
+      null,
+      [],
+    ])
       expect(() => solver.restore(levels, wrong)).toThrow(refused('ERR_CONFIG'));
   });
 
@@ -319,9 +342,9 @@ describe('dpm_adaptive', () => {
     const last = { ...solver.start(levels), call: 2 };
     expect(() => solver.next(levels, last, NaN)).toThrow(refused('ERR_NON_FINITE'));
     expect(() => solver.next(levels, last)).toThrow(refused('ERR_NON_FINITE'));
-    expect(() => solver.next(levels, { ...last, h: 1e-9 }, 1e6)).toThrow(refused('ERR_NON_FINITE', /however small/));
+    expect(() => solver.next(levels, { ...last, h: 1e-9 }, 1e6)).toThrow(refused('ERR_NON_FINITE', /however short/));
     expect(solver.calls(levels)).toBeUndefined();
-    expect(solver.steps).toBeUndefined();
+    expect('steps' in solver).toBe(false);
   });
 });
 
@@ -383,7 +406,6 @@ describe('grids', () => {
     ['ERR_RANGE', [NaN, 1], {}],
     ['ERR_RANGE', [Infinity, 1], {}],
     ['ERR_RANGE', ['2', 1], {}],
-    // eslint-disable-next-line no-sparse-arrays
     ['ERR_RANGE', [2, , 1], {}],
     ['ERR_RANGE', new BigInt64Array(2), {}],
     ['ERR_RANGE', [2, 1], { count: 3 }],
@@ -405,7 +427,7 @@ describe('grids', () => {
     expect(positions(solvers.pc(), levels)).toHaveLength(14);
   });
 
-  it('levels that stand still are for the paper\'s solvers alone', () => {
+  it("levels that stand still are for the paper's solvers alone", () => {
     const levels = { ...levelsFor(solvers.pc(), 3), sigma: [3, 3, 1], next: [3, 1, 0] };
     expect(solvers.pc().start(levels)).toBe(0);
     expect(() => solvers.erSde().start(levels)).toThrow(refused('ERR_CONFIG', /decrease strictly/));
@@ -438,7 +460,9 @@ describe('solverOf', () => {
     const solver = solvers.erSde({ eta: 0 });
     expect(solverOf(solver)).toBe(solver);
     expect(solverOf(solver, { snr: undefined })).toBe(solver);
-    expect(() => solverOf(solver, { eta: 1 })).toThrow(refused('ERR_CONFIG', /eta must be given where the solver is made/));
+    expect(() => solverOf(solver, { eta: 1 })).toThrow(
+      refused('ERR_CONFIG', /eta must be given where the solver is made/),
+    );
   });
 
   it('fills in the defaults that a solver has', () => {
@@ -452,7 +476,8 @@ describe('solverOf', () => {
       predictor: 'reverse_diffusion',
       corrector: 'none',
     });
-    for (const name of ['er_sde', 'reverse_diffusion', 'dpm_adaptive']) expect(() => solverOf(name, {}, defaults)).not.toThrow();
+    for (const name of ['er_sde', 'reverse_diffusion', 'dpm_adaptive'])
+      expect(() => solverOf(name, {}, defaults)).not.toThrow();
   });
 
   it.each([
@@ -465,7 +490,7 @@ describe('solverOf', () => {
     ['er_sde', null, 'ERR_CONFIG', /options must be an object/],
     ['dpmpp_2m', { eta: 1 }, 'ERR_CONFIG', /has no option "eta"; it has none/],
     ['dpmpp_2m_sde', { eta: Infinity }, 'ERR_RANGE', /eta/],
-    ['dpmpp_2m_sde', { solverType: 'euler' }, 'ERR_CONFIG', /solverType must be "midpoint" or "heun"/],
+    ['dpmpp_2m_sde', { solverType: 'euler' }, 'ERR_CONFIG', /solverType must be 'midpoint' or 'heun'/],
     ['dpmpp_3m_sde', { order: 3 }, 'ERR_CONFIG', /order/],
     ['euler', { churn: { amount: 1 } }, 'ERR_CONFIG', /churn/],
     ['euler_ancestral', { sNoise: NaN }, 'ERR_RANGE', /sNoise/],
@@ -477,7 +502,7 @@ describe('solverOf', () => {
     ['lms', { order: 5 }, 'ERR_RANGE', /from 1 to 4/],
     ['ipndm', { order: 0 }, 'ERR_RANGE', /from 1 to 4/],
     ['unipc', { order: 4 }, 'ERR_RANGE', /from 1 to 3/],
-    ['unipc', { variant: 'bh3' }, 'ERR_CONFIG', /"bh1" or "bh2"/],
+    ['unipc', { variant: 'bh3' }, 'ERR_CONFIG', /'bh1' or 'bh2'/],
     ['unipc', { lowerOrderFinal: 1 }, 'ERR_CONFIG', /lowerOrderFinal/],
     ['dpm_adaptive', { order: 1 }, 'ERR_RANGE', /from 2 to 3/],
     ['dpm_adaptive', { atol: 0 }, 'ERR_RANGE', /atol must be a finite number > 0/],
@@ -523,7 +548,7 @@ describe('solverOf', () => {
     });
     expect(preset(6)).toMatchObject({ options: { eta: 0.5 }, rho: 5 });
     expect(preset(7).rho).toBe(7);
-    for (const calls of [0, -1, 1.5, NaN, '10', 2 ** 24 + 1, undefined])
+    for (const calls of [0, -1, 1.5, NaN, '10', 2 ** 24 + 1])
       expect(() => preset(calls as never)).toThrow(refused('ERR_RANGE'));
   });
 });

@@ -5,6 +5,7 @@ import type { BenchType } from './bench/cases';
 import { callLine, caseLine, header, machineLine, networkHeader, networkLine, summary } from './bench/report';
 import { benchNetworks } from './bench/network';
 import { runBench } from './bench/run';
+import { say } from './output';
 
 export interface BenchCommandOptions {
   threads?: number[];
@@ -29,15 +30,18 @@ export async function bench({
   network = false,
   json,
 }: BenchCommandOptions): Promise<void> {
-  const say = (line: string) => void process.stdout.write(`${line}\n`);
   const counts = threads ?? [...new Set([1, getNumThreads()])];
   if (json !== undefined) await assertWritable(resolve(json));
   const result = network ? await networks() : await kernels();
   if (json !== undefined) await writeWhole(resolve(json), `${JSON.stringify(result, null, 2)}\n`);
 
   async function kernels() {
-    say(header);
-    const result = await runBench({ threads: counts, types: type, seconds, filter, torch }, (c) => say(caseLine(c)));
+    let isFirst = true;
+    const result = await runBench({ threads: counts, types: type, seconds, filter, torch }, (measured) => {
+      if (isFirst) say(header);
+      isFirst = false;
+      say(caseLine(measured));
+    });
     say(summary(result));
     return result;
   }

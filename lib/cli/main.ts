@@ -1,60 +1,98 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
+import { gridNames } from '../solvers/grids';
 import type { BenchCommandOptions } from './bench';
+import type { CompareOptions } from './compare';
+import { exitCodeOf } from './interrupt';
+import { onLostOutput, warn } from './output';
 import type { SampleOptions } from './sample';
+import { integer, integerList, integers, nonNegative, positive, seed, words } from './values';
 
 const { version } = JSON.parse(readFileSync(join(__dirname, '..', '..', 'package.json'), 'utf8')) as {
   version: string;
 };
 
-/** Parses an integer option from `min` to `max`. */
-const integer = (min: number, max: number) => (text: string) => {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || value < min || value > max)
-    throw new InvalidArgumentError(`Expected an integer from ${min} to ${max}.`);
-  return value;
-};
-
-function seed(text: string): bigint {
-  if (!/^-?\d+$/.test(text)) throw new InvalidArgumentError('Expected an integer.');
-  return BigInt(text);
-}
-
-/** Parses one more value of an option that takes several integers. */
-const integers =
-  (min: number, max: number) =>
-  (text: string, others: number[] = []): number[] => [...others, integer(min, max)(text)];
-
-function positive(text: string): number {
-  if (!(Number(text) > 0 && Number(text) < Infinity)) throw new InvalidArgumentError('Expected a number above 0.');
-  return Number(text);
-}
+const mostSteps = 2 ** 24;
+const label = '<n...>';
 
 // A command's module is loaded when the command runs: doctor must also work where the addon does not load.
 const program = new Command('score-sde')
   .description('Samples images from score-based generative models.')
   .version(version)
+  .exitOverride()
   .showHelpAfterError('(score-sde --help lists the options)');
 
 program
   .command('sample')
   .description('sample images and write them as one PNG')
   .option('--model <dir>', "a pipeline's folder, or the name of a built-in model", 'digits')
-  .option('--out <file>', "the PNG to write (default: the model's name)")
+  .option('--out <file>', "the PNG to write; - is standard output (default: the model's name)")
   .option('--batch <n>', 'how many images (default: 16, or as many as there are labels)', integer(1, 65536))
-  .option('--steps <n>', "steps of the sampler (default: the model's)", integer(1, 2 ** 24))
+  .option('--calls <n>', 'network calls for each image (default: 20)', integer(1, mostSteps))
+  .addOption(
+    new Option('--steps <n>', "steps of the solver, in place of --calls; the solver is then 'pc' unless named")
+      .argParser(integer(1, mostSteps))
+      .conflicts('calls'),
+  )
+  .option('--solver <name>', 'the sampler: score-sde solvers lists them (default: er_sde)')
+  .addOption(new Option('--grid <name>', "how the noise levels lie (default: the solver's)").choices(gridNames))
+  .option('--rho <x>', 'the exponent of the grids karras and polyexponential', positive)
+  .option('--eta <x>', 'how much noise the solver adds, 0 for none', nonNegative)
+  .option('--order <n>', 'the order of the solver', integer(1, 16))
+  .option('--sigma-min <x>', "the lowest noise level (default: the model's)", positive)
+  .option('--sigma-max <x>', "the highest noise level (default: the model's)", positive)
+  .option('--snr <x>', "signal-to-noise ratio of pc's corrector (default: the model's)", nonNegative)
   .option('--seed <n>', 'the seed (default: random)', seed)
   .addOption(
     new Option('--engine <name>', 'philox: image k is that of seed + k; torch: the draws of PyTorch')
       .choices(['philox', 'torch'])
       .default('philox'),
   )
-  .option('--label <n...>', 'the class, one for all images or one for each', integers(0, 2 ** 31 - 1))
+  .option(`--label ${label}`, 'the class, one for all images or one for each', integers(0, 2 ** 31 - 1))
   .option('--device <name>', 'where the samples lie: auto, cpu, cuda or cuda:N', 'auto')
   .option('--columns <n>', 'images in a row (default: a square)', integer(1, 65535))
+  .option('--save-on-interrupt <file>', 'on Ctrl-C or SIGTERM, save the run there, for --resume')
+  .addOption(
+    new Option('--resume <file>', 'go on with a saved run, which has its own seed, labels and solver').conflicts([
+      ...['batch', 'calls', 'steps', 'solver', 'grid', 'rho', 'eta', 'order', 'sigmaMin', 'sigmaMax', 'snr'],
+      ...['seed', 'engine', 'label'],
+    ]),
+  )
+  .option('--yes', 'begin a run of more than ten minutes without a question')
+  .addHelpText(
+    'after',
+    `
+Which to choose:
+  no option                  20 calls of er_sde.
+  --calls 10                 Half the time. Below 5 calls the images are rough.
+  --calls 50                 For a network with which compare shows a gain.
+  --eta 0                    No noise on the way: the image depends on the start alone.
+  --solver pc --steps 100    The reference's way, 200 calls. With --engine torch: the images of diffusers.
+score-sde compare makes a picture of what several solvers and numbers of calls give with a network.`,
+  )
   .action(async (options: SampleOptions) => (await import('./sample.js')).sample(options));
+
+program
+  .command('compare')
+  .description('make a picture of what several solvers give with several numbers of network calls')
+  .option('--calls <list>', 'numbers of network calls, a column each', integerList(1, mostSteps), [5, 10, 20])
+  .option('--solvers <list>', 'solvers, a row each', words, ['er_sde', 'dpmpp_2m', 'pc'])
+  .option('--model <dir>', "a pipeline's folder, or the name of a built-in model", 'digits')
+  .option('--out <file>', 'the PNG to write; - is standard output', 'compare.png')
+  .option('--count <n>', 'images in each cell (default: 8, or as many as there are labels)', integer(1, 256))
+  .option('--seed <n>', 'the seed of the first image of each cell (default: random)', seed)
+  .option(`--label ${label}`, 'the class, one for all images or one for each', integers(0, 2 ** 31 - 1))
+  .option('--device <name>', 'where the samples lie: auto, cpu, cuda or cuda:N', 'auto')
+  .option('--yes', 'begin work of more than ten minutes without a question')
+  .action(async (options: CompareOptions) => (await import('./compare.js')).compare(options));
+
+program
+  .command('solvers')
+  .description('list the solvers: calls a step, whether they add noise, options, source')
+  .option('--json', 'as JSON')
+  .action(async (options: { json?: boolean }) => (await import('./solvers.js')).listSolvers(options));
 
 program
   .command('bench')
@@ -73,16 +111,21 @@ program
 program
   .command('doctor')
   .description('say what is loaded from where, what works, why the rest does not, and what to do')
-  .action(async () => (await import('./doctor.js')).doctor());
+  .option('--json', 'as JSON')
+  .action(async (options: { json?: boolean }) => (await import('./doctor.js')).doctor(options));
 
-program.parseAsync().catch((error: Error & { code?: string }) => {
-  if (error.code === 'ERR_ABORTED') {
-    process.stderr.write('score-sde: interrupted, nothing was written\n');
-    process.exitCode = 130;
-    return;
-  }
-  process.stderr.write(
-    `score-sde: ${error.name === 'ScoreSdeError' ? `${error.message} (${error.code})` : error.stack}\n`,
-  );
-  process.exitCode = 1;
-});
+let hasFailed = false;
+
+/** Tells the first error, in one line; what fails because of it is not told. */
+function fail(error: Error & { code?: string }): void {
+  const isUsage = error instanceof CommanderError; // commander has written its own line
+  if (hasFailed || (isUsage && error.exitCode === 0)) return;
+  hasFailed = true;
+  process.exitCode = error.code === 'ERR_ABORTED' ? exitCodeOf(error.cause) : 1;
+  if (isUsage) return;
+  if (error.code === 'ERR_ABORTED') warn('interrupted, nothing was written');
+  else warn(error.name === 'ScoreSdeError' ? `${error.message} (${error.code})` : (error.stack ?? error.message));
+}
+
+onLostOutput(fail);
+program.parseAsync().catch(fail);

@@ -1,51 +1,166 @@
 import { randomInt } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
-import { SingleBar } from 'cli-progress';
-import { AbortError } from '../errors';
+import { AbortError, reasonOf, ScoreSdeError } from '../errors';
 import { assertWritable, writeWhole } from '../files';
-import type { GeneratorKind } from '../random/kind';
 import { Generator } from '../random/generator';
-import { ScoreSdeVePipeline, type RunOptions } from '../sampling/pipeline';
+import type { GeneratorKind } from '../random/kind';
+import { ScoreSdeVePipeline } from '../sampling/pipeline';
+import type { StepsOptions } from '../sampling/plan';
+import type { SamplingResult } from '../sampling/result';
+import type { SamplingRun } from '../sampling/run';
+import { onAbort } from '../signals';
+import { solverOf, type Grid } from '../solvers';
+import { usualCalls } from './estimate';
+import { exitCodeOf, interruption, loaded } from './interrupt';
+import { assertPictures, pngOutput, warn } from './output';
+import { Progress } from './progress';
 
 export interface SampleOptions {
   model: string;
   out?: string;
   batch?: number;
+  calls?: number;
   steps?: number;
+  solver?: string;
+  grid?: string;
+  rho?: number;
+  eta?: number;
+  order?: number;
+  sigmaMin?: number;
+  sigmaMax?: number;
+  snr?: number;
   seed?: bigint;
   engine: GeneratorKind;
   label?: number[];
   device: string;
   columns?: number;
+  saveOnInterrupt?: string;
+  resume?: string;
+  yes?: boolean;
 }
 
-/** score-sde sample: samples images, writes them as one PNG atomically, and prints how they were made. */
+/**
+ * score-sde sample: samples images, or goes on with a saved run, writes the images as one PNG atomically, and prints how they
+ * were made. On a signal it writes nothing but the run, if that is asked for.
+ */
 export async function sample(options: SampleOptions): Promise<void> {
-  const out = resolve(options.out ?? `${basename(resolve(options.model))}.png`);
-  await assertWritable(out);
-  const controller = new AbortController();
-  const interrupt = () => controller.abort();
-  process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
+  const { model, device, label, engine, columns, yes = false } = options;
+  const signal = interruption();
+  const out = await pngOutput(options.out ?? `${basename(resolve(model))}.png`);
+  const saveTo = options.saveOnInterrupt === undefined ? undefined : resolve(options.saveOnInterrupt);
+  if (saveTo !== undefined) await assertWritable(saveTo);
+  const { resume } = options;
+  const saved = resume === undefined ? undefined : await readSaved(resume);
+  const { isAdaptive, ...sampler } = samplerOf(options);
 
-  const pipeline = await ScoreSdeVePipeline.fromPretrained(options.model, { device: options.device });
-  const { label, engine, seed = BigInt(randomInt(2 ** 32)) } = options;
-  const run: RunOptions = {
-    batchSize: options.batch ?? (label && label.length > 1 ? label.length : 16),
-    numInferenceSteps: options.steps,
-    ...(engine === 'torch' ? { generator: new Generator(seed, { engine }) } : { seed }),
-    modelInputs: label && { class_labels: label },
-    signal: controller.signal,
-  };
-  const bar = new SingleBar({ format: '{bar} {value}/{total} steps, {eta_formatted} left', hideCursor: true });
-  bar.start(options.steps ?? pipeline.scheduler.config.numTrainTimesteps, 0);
-  const result = await pipeline.run({ ...run, onStep: ({ index }) => bar.update(index + 1) }).finally(() => bar.stop());
-  const file = await result.toPng({ columns: options.columns });
-  if (controller.signal.aborted) throw new AbortError(controller.signal);
-  await writeWhole(out, file);
-  await pipeline.dispose();
-  const { images, steps, calls, seconds, device } = result;
-  process.stdout.write(
-    `${out}: ${images.dims[0]} ${images.dims[0] === 1 ? 'image' : 'images'}, seed ${seed} (${engine}), ${steps} steps, ` +
-      `${calls} network calls, ${seconds.toFixed(2)} s on ${device}\n`,
+  const pipeline = await loaded(ScoreSdeVePipeline.fromPretrained(model, { device }), signal);
+  assertPictures(pipeline.sampleShape);
+  const { seed = BigInt(randomInt(2 ** 32)) } = options;
+  const batchSize = options.batch ?? (label && label.length > 1 ? label.length : 16);
+  const progress = new Progress({ images: saved === undefined ? batchSize : undefined, yes });
+  // A run that is to be saved ends once it is, and not by the signal.
+  const watched = { signal: saveTo === undefined ? signal : undefined, onProgress: progress.tell };
+  const run =
+    saved !== undefined
+      ? pipeline.resume(saved, watched)
+      : pipeline.start({
+          ...sampler,
+          ...watched,
+          batchSize,
+          ...(engine === 'torch' ? { generator: new Generator(seed, { engine }) } : { seed }),
+          modelInputs: label && { class_labels: label },
+        });
+  if (saved === undefined && !isAdaptive) progress.start(sampler.numInferenceSteps ?? sampler.calls!);
+  const result = await (saveTo === undefined ? run.result : resultOrSaved(run, saveTo, signal)).finally(() =>
+    progress.stop(),
   );
+  if (result === undefined) {
+    warn(`interrupted, the run is in ${saveTo}; this goes on with it: ${commandFor(saveTo!, options)}`);
+    process.exitCode = exitCodeOf(signal.reason);
+    return;
+  }
+  const file = await result.toPng({ columns });
+  if (signal.aborted && saveTo === undefined) throw new AbortError(signal);
+  await out.write(file);
+  await pipeline.dispose();
+  const { images, steps, calls, seconds } = result;
+  const seedText = saved === undefined ? `seed ${seed} (${engine})` : seedOf(result, resume!);
+  out.say(
+    `${out.name}: ${images.dims[0]} ${images.dims[0] === 1 ? 'image' : 'images'}, ${seedText}, ${steps} steps, ` +
+      `${calls} network calls, ${seconds.toFixed(2)} s on ${result.device}`,
+  );
+}
+
+const seedOf = ({ seed }: SamplingResult, file: string) =>
+  seed === undefined ? `the run of ${file}` : `seed ${seed} (philox)`;
+
+/** Which options of a run the command line's are. ERR_CONFIG, ERR_RANGE, before the model is loaded. */
+function samplerOf(options: SampleOptions): StepsOptions & { isAdaptive: boolean } {
+  const { grid, rho, sigmaMin, sigmaMax, steps, calls, solver: name } = options;
+  const flat = Object.fromEntries(
+    (['eta', 'order', 'snr'] as const).flatMap((key) => (options[key] === undefined ? [] : [[key, options[key]]])),
+  );
+  // Without a name, a number of calls is for the preset, and one of steps for the reference.
+  const solver = solverOf(name ?? (steps === undefined ? 'er_sde' : 'pc'), flat);
+  const isAdaptive = solver.steps === undefined;
+  if (isAdaptive && (calls ?? steps) !== undefined)
+    throw new ScoreSdeError(
+      'ERR_CONFIG',
+      `the solver ${name} decides on its steps itself and takes no --calls or --steps, got ${calls ?? steps}`,
+    );
+  const isPreset = steps === undefined && solver.name === 'er_sde';
+  return {
+    isAdaptive,
+    ...flat,
+    // With its name er_sde would not have the preset's options.
+    solver: isPreset ? undefined : name,
+    grid: grid as Grid | undefined,
+    rho,
+    sigmaMin,
+    sigmaMax,
+    numInferenceSteps: steps,
+    calls: isAdaptive || steps !== undefined ? undefined : (calls ?? usualCalls),
+  };
+}
+
+async function readSaved(path: string): Promise<Uint8Array> {
+  try {
+    // The bytes of a Buffer of its own: a small Buffer is a part of a larger one.
+    return Uint8Array.from(await readFile(path));
+  } catch (cause) {
+    throw new ScoreSdeError('ERR_IO', `cannot read ${path}: ${reasonOf(cause)}`, { cause });
+  }
+}
+
+/** The samples; or undefined where a signal came first and the run is in the file. */
+async function resultOrSaved(run: SamplingRun, file: string, signal: AbortSignal): Promise<SamplingResult | undefined> {
+  let saving: Promise<Uint8Array> | undefined;
+  const save = () => {
+    saving = run.save({ stop: true });
+    saving.catch(() => {}); // told where it is awaited
+    warn('saving the run after the network calls under way; a second signal ends it unsaved');
+  };
+  if (signal.aborted) save();
+  const endListening = onAbort(signal, save);
+  try {
+    return await run.result;
+  } catch (error) {
+    const bytes = await saving?.catch(() => undefined);
+    if (bytes === undefined) throw error;
+    await writeWhole(file, bytes);
+    return undefined;
+  } finally {
+    endListening();
+  }
+}
+
+/** The command that goes on with a saved run. */
+function commandFor(file: string, { model, out, device, columns }: SampleOptions): string {
+  const words = ['score-sde', 'sample', '--resume', file];
+  if (model !== 'digits') words.push('--model', model);
+  if (device !== 'auto') words.push('--device', device);
+  if (columns !== undefined) words.push('--columns', String(columns));
+  if (out !== undefined) words.push('--out', out);
+  return words.map((word) => (/^[\w./:=-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(' ');
 }

@@ -2,10 +2,9 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { reasonOf, ScoreSdeError } from '../errors';
 import { assertOptions, show } from '../options';
-import { KernelCall } from '../native/call';
-import { bufferOf, DeviceMemory } from '../native/memory';
 import { operand } from '../tensor/operand';
-import { Tensor, type TensorLike } from '../tensor/tensor';
+import type { TensorLike } from '../tensor/tensor';
+import { pixelsOf } from './pixels';
 
 export interface PngOptions {
   /** Images in a row: an integer from 1 to 65535. Default: the square root of the number of images, rounded up. */
@@ -30,7 +29,7 @@ const maxPixels = 2 ** 28;
 export async function toPng(images: TensorLike, options: PngOptions = {}): Promise<Buffer> {
   assertOptions(options, ['columns']);
   const { columns } = options;
-  const { memory, type, dims } = operand(images, 'images');
+  const { memory, dims } = operand(images, 'images');
   const [count = 0, channels = 0, height = 0, width = 0] = dims;
   const color = colorTypes[channels];
   if (dims.length !== 4 || color === undefined || memory.length === 0)
@@ -47,30 +46,8 @@ export async function toPng(images: TensorLike, options: PngOptions = {}): Promi
       'ERR_RANGE',
       `images make a picture of ${size.width}x${size.height} pixels, more than 2^28`,
     );
-  const data = allocateBytes(size.width * size.height * channels);
-  const draw = (out: Uint8Array | DeviceMemory) =>
-    new KernelCall('imageGrid', () => [count, channels, height, width, across, memory, type, out], {
-      reads: [bufferOf(memory)],
-      writes: [bufferOf(out)],
-    }).runAsync();
-  if (memory instanceof DeviceMemory) {
-    // The device rounds the values: its bytes are a quarter of the floats to copy.
-    using grid = Tensor.zeros([data.length], { type: 'uint8', device: memory.device });
-    await draw(grid.memory);
-    data.set(await grid.getData());
-  } else {
-    await draw(data);
-  }
+  const data = await pixelsOf(images, across);
   return encode({ ...size, ...color, data });
-}
-
-/** Memory of JavaScript's own, which can be transferred to another thread. ERR_MEMORY. */
-function allocateBytes(count: number): Uint8Array<ArrayBuffer> {
-  try {
-    return new Uint8Array(count);
-  } catch (cause) {
-    throw new ScoreSdeError('ERR_MEMORY', `no memory for a picture of ${count} bytes`, { cause });
-  }
 }
 
 interface Picture {

@@ -66,6 +66,18 @@ export interface Behind {
   readonly parameterization: Parameterization;
 }
 
+/** A range of data that was given. ERR_RANGE. */
+export function dataRangeOf(range: unknown): readonly [low: number, high: number] | undefined {
+  if (range === undefined) return undefined;
+  const [low, high] = Array.isArray(range) ? (range as number[]) : [];
+  if (!Array.isArray(range) || range.length !== 2 || !(Number.isFinite(low) && Number.isFinite(high) && low! < high!))
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `dataRange must be [low, high] of finite numbers, low < high, got ${show(range)}`,
+    );
+  return [low!, high!];
+}
+
 export const behind: unique symbol = Symbol('score-sde.behind');
 
 /** A score network: the gradient of log p_sigma at `sample`. Any async function is one. */
@@ -94,6 +106,8 @@ export interface ScoreModel {
    * tensors' stream, and that stream's later work after its own (see streamOf, waitForStream, signalStream).
    */
   readonly devices?: readonly string[];
+  /** The values of the data that the model was trained on; [0, 1] unless it says so. A run's images map them to [0, 1]. */
+  readonly dataRange?: readonly [low: number, high: number];
   /** Frees what the model holds. */
   dispose?(): Promise<void>;
   /** @internal */

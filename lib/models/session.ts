@@ -7,7 +7,16 @@ import { operand, stateTypeOf } from '../tensor/operand';
 import { typedData, type TensorData } from '../tensor/data';
 import { Tensor, type TensorLike } from '../tensor/tensor';
 import { Contract, networkOptions, type NetworkOptions } from './network/contract';
-import { assertContext, assertInputs, type ModelContext, type ModelInputs, type ScoreModel } from './model';
+import { scoreOf } from './network/score';
+import {
+  assertContext,
+  assertInputs,
+  behind,
+  dataRangeOf,
+  type ModelContext,
+  type ModelInputs,
+  type ScoreModel,
+} from './model';
 import { toFloat16, type Port } from './network/port';
 
 /** The part of onnxruntime-node's InferenceSession that is used. 1.22 is the first version with the metadata. */
@@ -138,14 +147,21 @@ export function fromInferenceSession(session: SessionLike, options: SessionModel
   }
 
   const dispose = () => (released ??= Promise.resolve(session.release?.()));
-  return Object.assign(run, {
+  const { parameterization } = contract;
+  const dataRange = dataRangeOf(options.dataRange);
+  const face = {
     inputs,
     outputs,
     sampleShape: contract.sampleShape,
     prepare,
     dispose,
     [Symbol.asyncDispose]: dispose,
-  });
+    ...(dataRange && { dataRange }),
+  };
+  if (parameterization === undefined) return Object.assign(run, face);
+  const network = Object.assign(run, { prepare });
+  const score = scoreOf(network, parameterization) as typeof run;
+  return Object.assign(score, face, { [behind]: { network, parameterization } });
 }
 
 /** A session's output as float32: the same memory if it is float32, else a copy. */

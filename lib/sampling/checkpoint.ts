@@ -1,15 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { ScoreSdeError } from '../errors';
-import { show } from '../options';
-import type { ModelInput, ModelInputs } from '../models/model';
+import { ScoreSdeError, reasonOf } from '../errors';
+import { isPlainObject, show } from '../options';
+import { dataRangeOf, type ModelInputs } from '../models/model';
 import { Generator } from '../random/generator';
 import { solverOf } from '../solvers';
 import type { Json, Levels, Solver } from '../solvers/solver';
-import { typedData } from '../tensor/data';
-import type { TensorLike, TensorType } from '../tensor/tensor';
-import type { NoiseSource } from './lane';
+import type { NoiseSource, Place } from './lane';
 import { readSafetensors, writeSafetensors, type Stored } from './safetensors';
+import { restoredInput, savedInput } from './saved-inputs';
 
 /** A run between two stages: all that it needs to go on anywhere, to the same bits. */
 export interface Checkpoint {
@@ -21,9 +20,9 @@ export interface Checkpoint {
   readonly seed: bigint | undefined;
   readonly inputs: ModelInputs;
   readonly dataRange: readonly [low: number, high: number];
-  /** One for all samples, or one for each, of adaptive solvers; null for samples that are there. */
-  readonly lanes: readonly { readonly position: Json; readonly calls: number }[];
-  /** x, [B, ...] float32. */
+  /** Where the lanes stand: one for all samples, or one for each, of adaptive solvers. */
+  readonly places: readonly Place[];
+  /** x, [B, ...] float32; of samples that are there, the sample. */
   readonly x: Float32Array;
   /** D1, D2, ...: what the next stages combine beside the next call. */
   readonly history: readonly Float32Array[];
@@ -35,49 +34,41 @@ export interface Checkpoint {
 const format = 'score-sde run';
 const version = 1;
 
-/** The bytes of a safetensors file, whose `__metadata__` holds all but x, the history, and inputs that are tensors. */
+/** The members of Levels that are lists. */
+const lists = ['sigma', 'next', 'label', 'time'] as const;
+
+/**
+ * The bytes of a safetensors file, whose `__metadata__` holds all but x, the history, and inputs that are tensors.
+ * @throws ScoreSdeError ERR_CONFIG where a file cannot hold it: a solver of the caller's own, inputs that are no numbers
+ */
 export function encode(checkpoint: Checkpoint): Uint8Array {
-  const { solver, levels, dims, noise, seed, inputs, dataRange, lanes, x, history, base, low } = checkpoint;
+  const { solver, levels, dims, noise, seed, inputs, dataRange, places, x, history, base, low } = checkpoint;
+  solverOf(solver.name, solver.options);
   const tensors = new Map<string, Stored>([['x', float32(x, dims)]]);
   history.forEach((values, i) => tensors.set(`history.${i + 1}`, float32(values, dims)));
   if (base) tensors.set('base', float32(base, dims));
   if (low) tensors.set('low', float32(low, dims));
-  const plain: Record<string, Json> = {};
-  for (const [name, input] of Object.entries(inputs)) {
-    const stored = storedInput(input, name);
-    if ('dtype' in stored) tensors.set(`inputs.${name}`, stored);
-    else plain[name] = stored.json;
-  }
-  const { sigma, next, label, time, start, centred, calls } = levels;
-  const numbers = (list: ArrayLike<number>): number[] => Array.from(list);
-  const metadata: Record<string, Json> = {
-    format,
+  const saved = Object.entries(inputs)
+    .filter(([, input]) => input !== undefined)
+    .map(([name, input]) => [name, savedInput(input, name)] as const);
+  for (const [name, { tensor }] of saved) if (tensor) tensors.set(`inputs.${name}`, tensor);
+  const metadata: Record<string, unknown> = {
     version,
     package: packageVersion(),
     solver: { name: solver.name, options: solver.options },
-    levels: {
-      sigma: numbers(sigma),
-      next: numbers(next),
-      label: numbers(label),
-      time: numbers(time),
-      start,
-      centred,
-      ...(calls === undefined ? {} : { calls }),
-    },
-    lanes: lanes as unknown as Json,
+    levels: { ...levels, ...Object.fromEntries(lists.map((name) => [name, Array.from(levels[name])])) },
+    // A place without a position is that of a sample that is there.
+    places,
     streams: noise === 'sampler' || 'sampler' in noise ? 'sampler' : noise.generators.map(streamOf),
     seed: seed === undefined ? null : String(seed),
-    inputs: plain,
-    dataRange: dataRange as unknown as Json,
+    inputs: Object.fromEntries(saved.map(([name, { json }]) => [name, json])),
+    dataRange,
   };
-  const texts = Object.entries(metadata).map(([key, value]) => [
-    key,
-    typeof value === 'string' ? value : JSON.stringify(value),
-  ]);
-  return writeSafetensors({ tensors, metadata: Object.fromEntries(texts) as Record<string, string> });
+  const texts = Object.entries(metadata).map(([key, value]) => [key, JSON.stringify(value)]);
+  return writeSafetensors({ tensors, metadata: { format, ...(Object.fromEntries(texts) as Record<string, string>) } });
 }
 
-/** @throws ScoreSdeError ERR_CONFIG: a foreign file, one that is cut, of a later format, or that names an unknown solver */
+/** @throws ScoreSdeError ERR_CONFIG: a foreign file, one that is cut or damaged, of a later format, or that names an unknown solver */
 export function decode(bytes: Uint8Array): Checkpoint {
   const { tensors, metadata } = readSafetensors(bytes);
   if (metadata.format !== format)
@@ -90,44 +81,55 @@ export function decode(bytes: Uint8Array): Checkpoint {
       'ERR_CONFIG',
       `the file must be of format ${version} at most, got ${metadata.version}, which score-sde ${metadata.package} wrote`,
     );
-  const json = <T>(key: string): T => {
+  /** A part of the metadata. */
+  const part = <T>(key: string, read: (json: Json) => T | undefined): T => {
+    let cause: unknown;
     try {
-      return JSON.parse(metadata[key]!) as T;
-    } catch (cause) {
-      throw new ScoreSdeError('ERR_CONFIG', `the saved run's ${key} cannot be read`, { cause });
+      const value = read(JSON.parse(metadata[key]!) as Json);
+      if (value !== undefined) return value;
+    } catch (error) {
+      cause = error;
     }
+    const why = cause === undefined ? `got ${show(metadata[key])}` : reasonOf(cause);
+    throw new ScoreSdeError('ERR_CONFIG', `the saved run's ${key} cannot be read: ${why}`, { cause });
   };
-  const tensor = (name: string): Stored => {
+  const x = tensors.get('x');
+  if (x === undefined || x.shape.length < 2) throw new ScoreSdeError('ERR_CONFIG', 'the saved run has no samples x');
+  const floats = (name: string): Float32Array | undefined => {
     const found = tensors.get(name);
-    if (found === undefined) throw new ScoreSdeError('ERR_CONFIG', `the saved run has no tensor ${name}`);
-    return found;
+    if (found === undefined) return undefined;
+    if (found.dtype !== 'F32' || String(found.shape) !== String(x.shape))
+      throw new ScoreSdeError('ERR_CONFIG', `the saved run's tensor ${name} must be F32 [${x.shape.join(', ')}]`);
+    return new Float32Array(found.data.buffer, found.data.byteOffset, found.data.byteLength / 4);
   };
-  const { name, options } = json<{ name: string; options: Record<string, Json> }>('solver');
-  const levels = json<Omit<Levels, 'sigma'> & { sigma: number[] }>('levels');
-  const solver = solverOf(name, options);
-  const x = tensor('x');
-  const streams = metadata.streams === 'sampler' ? 'sampler' : json<Stream[]>('streams');
-  const inputs = json<Record<string, Json>>('inputs');
-  const seed = json<string | null>('seed');
-  const stored = [...tensors].filter(([key]) => key.startsWith('inputs.'));
+  const rows = x.shape[0]!;
+  const solver = part('solver', (json) => {
+    const { name, options } = json as { name: string; options: object };
+    return typeof name === 'string' && isPlainObject(options) ? solverOf(name, options) : undefined;
+  });
+  const levels = part('levels', levelsOfJson);
+  const count = solver.tolerance === undefined ? 1 : rows;
+  const history = Array.from({ length: solver.history }, (_, i) => floats(`history.${i + 1}`));
   return {
     solver,
     levels,
     dims: x.shape,
-    noise: streams === 'sampler' ? streams : { generators: streams.map(generatorOf) },
-    seed: seed === null ? undefined : BigInt(seed),
-    inputs: {
-      ...Object.fromEntries(Object.entries(inputs).map(([key, value]) => [key, inputOf(value)])),
-      ...Object.fromEntries(stored.map(([key, value]) => [key.slice('inputs.'.length), tensorOf(value)])),
-    },
-    dataRange: json('dataRange'),
-    lanes: json('lanes'),
-    x: floatsOf(x),
-    history: Array.from({ length: solver.history }, (_, i) => `history.${i + 1}`)
-      .filter((key) => tensors.has(key))
-      .map((key) => floatsOf(tensor(key))),
-    base: tensors.has('base') ? floatsOf(tensor('base')) : undefined,
-    low: tensors.has('low') ? floatsOf(tensor('low')) : undefined,
+    noise: part('streams', (json) => (json === 'sampler' ? json : generatorsOf(json, rows))),
+    // null stands for none, as undefined does for what cannot be read.
+    seed: part('seed', (json) => (json === null ? json : BigInt(json as string))) ?? undefined,
+    inputs: part('inputs', (json) =>
+      isPlainObject(json)
+        ? Object.fromEntries(
+            Object.entries(json).map(([name, value]) => [name, restoredInput(value, tensors.get(`inputs.${name}`))]),
+          )
+        : undefined,
+    ),
+    dataRange: part('dataRange', dataRangeOf),
+    places: part('places', (json) => placesOf(json, count, solver, levels)),
+    x: floats('x')!,
+    history: history.filter((values) => values !== undefined),
+    base: floats('base'),
+    low: floats('low'),
   };
 }
 
@@ -140,8 +142,27 @@ function float32(data: Float32Array, shape: readonly number[]): Stored {
   return { dtype: 'F32', shape, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
 }
 
-function floatsOf({ data }: Stored): Float32Array {
-  return new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4);
+function levelsOfJson(json: Json): Levels | undefined {
+  const levels = json as unknown as Levels & Record<(typeof lists)[number], number[]>;
+  const { start, sigmaMin, sigmaMax, total, centred, calls = 1 } = levels;
+  const isSound =
+    lists.every((name) => Array.isArray(levels[name]) && levels[name].every(Number.isFinite)) &&
+    lists.every((name) => levels[name].length === levels.sigma.length) &&
+    levels.sigma.length > 0 &&
+    [start, sigmaMin, sigmaMax].every((value) => Number.isFinite(value) && value > 0) &&
+    [total, calls].every((value) => Number.isSafeInteger(value) && value > 0) &&
+    typeof centred === 'boolean';
+  return isSound ? levels : undefined;
+}
+
+function placesOf(json: Json, count: number, solver: Solver, levels: Levels): Place[] | undefined {
+  const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
+  if (!Array.isArray(json) || json.length !== count) return undefined;
+  return (json as unknown[]).map((place) => {
+    const { position, calls, steps } = place as Place;
+    if (!isCount(calls) || !isCount(steps)) throw new Error(`got ${show(calls)} calls and ${show(steps)} steps`);
+    return { position: position === undefined ? position : solver.restore(levels, position), calls, steps };
+  });
 }
 
 /** Where a stream stands: philox's seed and offset as decimals, or torch's state in base64. */
@@ -154,52 +175,14 @@ function streamOf(generator: Generator): Stream {
     : { seed: String(state.seed), offset: String(state.offset) };
 }
 
+function generatorsOf(json: Json, rows: number): NoiseSource | undefined {
+  if (!Array.isArray(json) || (json.length !== 1 && json.length !== rows)) return undefined;
+  const generators = (json as unknown[]).map((stream) => generatorOf(stream as Stream));
+  return generators.every(({ engine }) => engine === generators[0]!.engine) ? { generators } : undefined;
+}
+
 function generatorOf(stream: Stream): Generator {
   if ('torch' in stream)
     return new Generator(0, { engine: 'torch' }).setState(new Uint8Array(Buffer.from(stream.torch, 'base64')));
   return new Generator(0).setState({ engine: 'philox', seed: BigInt(stream.seed), offset: BigInt(stream.offset) });
-}
-
-const dtypes: Partial<Record<TensorType, string>> = {
-  float64: 'F64',
-  float32: 'F32',
-  float16: 'F16',
-  bfloat16: 'BF16',
-  int64: 'I64',
-  int32: 'I32',
-  uint8: 'U8',
-};
-
-/** An input as a tensor of the file, or as JSON, in which a bigint is an object of its digits. */
-function storedInput(input: ModelInput, name: string): Stored | { json: Json } {
-  const json = (value: unknown): Json => (typeof value === 'bigint' ? { bigint: String(value) } : (value as Json));
-  if (input === null || typeof input !== 'object') return { json: json(input) };
-  if (Array.isArray(input)) return { json: input.map(json) };
-  const like = ArrayBuffer.isView(input) ? { data: input, dims: [(input as unknown as Float32Array).length] } : input;
-  const { data, dims, type: named } = like as TensorLike;
-  const { data: elements, type } = typedData(data, named, `modelInputs.${name}`);
-  const { buffer, byteOffset, byteLength } = elements;
-  return { dtype: dtypes[type as TensorType]!, shape: dims, data: new Uint8Array(buffer, byteOffset, byteLength) };
-}
-
-function inputOf(value: Json): ModelInput {
-  const plain = (item: Json): unknown =>
-    item !== null && typeof item === 'object' && 'bigint' in item ? BigInt(item.bigint as string) : item;
-  return (Array.isArray(value) ? value.map(plain) : plain(value)) as ModelInput;
-}
-
-const arrays = {
-  F64: Float64Array,
-  F32: Float32Array,
-  F16: Uint16Array,
-  BF16: Uint16Array,
-  I64: BigInt64Array,
-  I32: Int32Array,
-  U8: Uint8Array,
-};
-
-function tensorOf({ dtype, shape, data }: Stored): ModelInput {
-  const type = (Object.keys(dtypes) as TensorType[]).find((key) => dtypes[key] === dtype)!;
-  const elements = new arrays[dtype as keyof typeof arrays](data.buffer as ArrayBuffer, data.byteOffset);
-  return { type, data: elements, dims: shape } as ModelInput;
 }

@@ -2,46 +2,104 @@ import { ScoreSdeError } from '../errors';
 import type { ModelInput, ModelInputs } from '../models/model';
 import { elementsOf, listOf } from '../tensor/arguments';
 
-/** The further inputs of lanes that share a network call, as one call's: each row keeps its own values. */
-export function joinedInputs(lanes: readonly { readonly rows: number; readonly inputs: ModelInputs }[]): ModelInputs {
-  const [first, ...others] = lanes;
-  if (others.length === 0) return first?.inputs ?? {};
-  const names = new Set(lanes.flatMap(({ inputs }) => Object.keys(inputs)));
-  const joined: Record<string, ModelInput> = {};
-  for (const name of names) {
-    const values = lanes.map(({ inputs }) => (Object.hasOwn(inputs, name) ? inputs[name] : undefined));
-    if (values.some((value) => value === undefined))
+interface Sharer {
+  readonly rows: number;
+}
+
+/** A tensor of the inputs. `perSample` is there where a network prepared it. */
+interface Like {
+  readonly dims: readonly number[];
+  readonly data: unknown;
+  readonly type?: unknown;
+  readonly perSample?: boolean;
+}
+
+/**
+ * The further inputs of lanes that share a network call, as one call's: each row keeps its own values.
+ * @throws ScoreSdeError ERR_CONFIG where they cannot share one
+ */
+export function joinedInputs<L extends Sharer>(lanes: readonly L[], inputsOf: (lane: L) => ModelInputs): ModelInputs {
+  const inputs = lanes.map(inputsOf);
+  const rows = lanes.map((lane) => lane.rows);
+  const names = new Set(inputs.flatMap((each) => Object.keys(each)));
+  const joined: [string, ModelInput][] = Array.from(names, (name) => {
+    const values = inputs.map((each) => (Object.hasOwn(each, name) ? each[name] : undefined));
+    if (values.includes(undefined))
       throw new ScoreSdeError(
         'ERR_CONFIG',
         `modelInputs.${name} must be given by all that share a network call, or by none`,
       );
-    joined[name] = join(
-      name,
-      values as ModelInput[],
-      lanes.map(({ rows }) => rows),
-    );
-  }
-  return joined;
+    return [name, join(name, values as ModelInput[], rows)];
+  });
+  return Object.fromEntries(joined);
 }
 
-type WithDims = { readonly dims: readonly number[]; readonly data: unknown };
-
 function join(name: string, values: readonly ModelInput[], rows: readonly number[]): ModelInput {
-  const isTensor = (value: ModelInput): value is ModelInput & WithDims =>
-    value !== null && typeof value === 'object' && 'dims' in value && value.dims.length > 1;
-  if (values.every(isTensor)) {
-    const shape = values[0]!.dims.slice(1);
-    const fits = values.every(({ dims }, i) => dims[0] === rows[i] && String(dims.slice(1)) === String(shape));
-    if (fits) {
-      const data = values.flatMap((value) => Array.from(elementsOf(value, `modelInputs.${name}`) as number[]));
-      return { dims: [rows.reduce((a, b) => a + b, 0), ...shape], data } as unknown as ModelInput;
-    }
-  } else if (!values.some(isTensor)) {
-    return values.flatMap((value, i) => {
-      const list = Array.from(listOf(value, `modelInputs.${name}`) ?? []);
-      return list.length === 1 ? new Array<unknown>(rows[i]!).fill(list[0]) : list;
-    }) as number[];
+  const what = `modelInputs.${name}`;
+  const likes = values.filter(isTensor);
+  if (likes.length === 0) {
+    // A number for each row, of lanes that gave one for all or one for each.
+    const lists = values.map((value) => Array.from(listOf(value, what) ?? []));
+    if (lists.every((list, i) => list.length === rows[i] || list.length === 1))
+      return lists.flatMap((list, i) => (list.length === rows[i] ? list : new Array(rows[i]!).fill(list[0]))) as number[];
+  } else if (likes.length === values.length) {
+    const [first] = likes;
+    const shape = first!.dims.slice(1);
+    const isEach = ({ dims, perSample = true }: Like, i: number) => perSample && dims[0] === rows[i];
+    const elements = likes.map((like) => elementsOf(like, what));
+    if (likes.every((like, i) => isEach(like, i) && sameSizes(like.dims.slice(1), shape)))
+      return { dims: [rows.reduce((a, b) => a + b, 0), ...shape], data: concatenated(elements) } as ModelInput;
+    if (likes.every(({ dims }, i) => sameSizes(dims, first!.dims) && sameElements(elements[i]!, elements[0]!)))
+      return values[0]!;
   }
-  if (values.every((value) => value === values[0])) return values[0]!;
-  throw new ScoreSdeError('ERR_CONFIG', `modelInputs.${name} of these shapes cannot share a network call`);
+  throw new ScoreSdeError('ERR_CONFIG', `${what} of these shapes cannot share a network call`);
+}
+
+/** Whether a value has axes beside that of the samples. */
+function isTensor(value: unknown): value is ModelInput & Like {
+  return value !== null && typeof value === 'object' && 'dims' in value && (value as Like).dims.length > 1;
+}
+
+function sameSizes(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((size, i) => size === b[i]);
+}
+
+function sameElements(a: ArrayLike<unknown>, b: ArrayLike<unknown>): boolean {
+  return a === b || (a.length === b.length && Array.prototype.every.call(a, (value, i) => Object.is(value, b[i])));
+}
+
+type Numbers = ArrayLike<unknown> & { set?(values: ArrayLike<unknown>, at: number): void };
+
+/** Arrays one after the other: a typed array where they are all of its class, else an array. */
+function concatenated(parts: readonly Numbers[]): Numbers {
+  const Class = parts[0]!.constructor as new (length: number) => Numbers;
+  if (!ArrayBuffer.isView(parts[0]) || parts.some((part) => part.constructor !== Class))
+    return parts.flatMap((part) => Array.from(part));
+  const all = new Class(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set!(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
+/** The inputs of one of the samples of a batch, whose network calls are its own. */
+export function inputsOfRow(inputs: ModelInputs, row: number, rows: number): ModelInputs {
+  const one = (value: ModelInput): unknown => {
+    if (Array.isArray(value) || (ArrayBuffer.isView(value) && 'length' in value)) {
+      const list = value as ArrayLike<unknown>;
+      return list.length === rows ? list[row] : list;
+    }
+    if (value === null || typeof value !== 'object' || !('dims' in value)) return value;
+    const { dims, data, type } = value as Like;
+    if (dims[0] !== rows || !isSliceable(data)) return value;
+    const each = data.length / rows;
+    return { type, dims: [1, ...dims.slice(1)], data: data.slice(row * each, (row + 1) * each) };
+  };
+  return Object.fromEntries(Object.entries(inputs).map(([name, value]) => [name, one(value)])) as ModelInputs;
+}
+
+function isSliceable(data: unknown): data is Float32Array {
+  return Array.isArray(data) || (ArrayBuffer.isView(data) && 'slice' in data);
 }

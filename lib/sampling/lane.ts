@@ -1,4 +1,4 @@
-import { AbortError, ScoreSdeError } from '../errors';
+import { ScoreSdeError } from '../errors';
 import type { ModelInputs } from '../models/model';
 import type { Generator } from '../random/generator';
 import type { Json, Levels, Solver, Stage } from '../solvers/solver';
@@ -10,91 +10,140 @@ export type NoiseSampler = (sigma: number, sigmaNext: number) => TensorLike;
 /** Where the draws of a lane come from: one generator for all its rows, one for each, or the caller. */
 export type NoiseSource = { readonly generators: readonly Generator[] } | { readonly sampler: NoiseSampler };
 
+/** Where a lane stands. */
+export interface Place {
+  /** The position before the next stage; undefined once the sample is there. */
+  readonly position: Json | undefined;
+  /** Network calls so far. */
+  readonly calls: number;
+  /** Steps so far. */
+  readonly steps: number;
+}
+
 export interface LaneOptions {
   readonly solver: Solver;
   readonly levels: Levels;
-  /** Samples of the lane. */
+  /** Samples of the lane. With an adaptive solver a lane has one. */
   readonly rows: number;
   readonly noise: NoiseSource;
   /** The network's further inputs, as the user gave them. */
   readonly inputs: ModelInputs;
-  /** Where the lane stands, if not at its beginning; null: the sample is there. */
-  readonly position?: Json;
-  /** Network calls before that position. */
-  readonly calls?: number;
+  /** Where the lane stands; at its beginning unless given. */
+  readonly place?: Place | undefined;
+  /** The number of its first sample in the request, for messages; 0 unless given. */
+  readonly firstSample?: number;
 }
 
-/** One request in the loop: its rows, its way and where it stands on it. Its state lies in the rows of a batch. */
+/** The next stage of each lane. */
+export type Stages = ReadonlyMap<Lane, Stage>;
+
+/** One request in the loop: its rows, its solver and levels, and its place. Its state lies in the rows of a batch. */
 export class Lane {
   readonly solver: Solver;
   readonly levels: Levels;
   readonly rows: number;
   readonly noise: NoiseSource;
   readonly inputs: ModelInputs;
-  /** The stage that comes next; undefined once the sample is there. */
-  position: Json | undefined;
-  /** Network calls so far. */
-  calls: number;
-  /** The stage before the position, once there was one. */
-  last: Stage | undefined;
+  /** Whether the lane began at its solver's start. */
+  readonly isNew: boolean;
+  readonly #firstSample: number;
+  #position: Json | undefined;
+  #calls: number;
+  #steps: number;
+  #last: Stage | undefined;
+  #began = NaN;
+  #failure: Error | undefined;
   /** The first of its rows in the batch's pool; -1 where the lane is in none. */
   first = -1;
-  #failure: ScoreSdeError | undefined;
 
-  constructor(options: LaneOptions) {
-    ({ solver: this.solver, levels: this.levels, rows: this.rows, noise: this.noise, inputs: this.inputs } = options);
-    const { position } = options;
-    if (position === undefined) this.position = this.solver.start(this.levels);
-    else this.position = position === null ? undefined : this.solver.restore(this.levels, position);
-    this.calls = options.calls ?? 0;
+  /** @throws ScoreSdeError ERR_CONFIG (levels or a position that the solver refuses, rows of an adaptive solver) */
+  constructor({ solver, levels, rows, noise, inputs, place, firstSample = 0 }: LaneOptions) {
+    if (solver.tolerance !== undefined && rows !== 1)
+      throw new ScoreSdeError('ERR_CONFIG', `a lane of the adaptive solver ${solver.name} has one row, got ${rows}`);
+    this.solver = solver;
+    this.levels = levels;
+    this.rows = rows;
+    this.noise = noise;
+    this.inputs = inputs;
+    this.isNew = place === undefined;
+    this.#firstSample = firstSample;
+    this.#calls = place?.calls ?? 0;
+    this.#steps = place?.steps ?? 0;
+    if (place === undefined) this.#position = solver.start(levels);
+    else this.#position = place.position === undefined ? undefined : solver.restore(levels, place.position);
   }
 
-  /** Why the lane cannot go on: ERR_NON_FINITE. */
-  get failure(): ScoreSdeError | undefined {
+  get place(): Place {
+    return { position: this.#position, calls: this.#calls, steps: this.#steps };
+  }
+
+  /** Network calls so far. */
+  get calls(): number {
+    return this.#calls;
+  }
+
+  /** Steps so far. */
+  get steps(): number {
+    return this.#steps;
+  }
+
+  /** The stage before the place, once there was one. */
+  get last(): Stage | undefined {
+    return this.#last;
+  }
+
+  /** The noise level at which the last stage's step began. */
+  get began(): number {
+    return this.#began;
+  }
+
+  /** Why the lane cannot go on: ERR_NON_FINITE, or what its solver threw. */
+  get failure(): Error | undefined {
     return this.#failure;
   }
 
   /** Whether the sample is there. */
   get done(): boolean {
-    return this.position === undefined;
+    return this.#position === undefined;
   }
 
   /** The stage that comes next. */
   stage(): Stage {
-    return this.solver.stage(this.levels, this.position!);
+    return this.solver.stage(this.levels, this.#position!);
   }
 
   /** Whether the stage that comes next is the last one. */
   get isLast(): boolean {
-    return this.solver.tolerance === undefined && this.solver.next(this.levels, this.position!) === undefined;
+    return this.solver.tolerance === undefined && this.solver.next(this.levels, this.#position!) === undefined;
   }
 
-  /** Whether the lane has left the step of a stage behind. */
-  isPast({ step }: Stage): boolean {
-    return this.position === undefined || this.stage().step > step;
+  /** Whether the step of the last stage is over. An adaptive solver may have rejected it. */
+  get endedStep(): boolean {
+    return this.#last?.endsStep === true && (this.done || this.stage().step > this.#last.step);
   }
 
-  /** Goes on after a stage. */
+  /** Goes on after a stage. Where the solver refuses to, the lane has failed. */
   pass(stage: Stage, error?: number): void {
-    this.last = stage;
-    if (stage.calls !== false) this.calls++;
-    this.position = this.solver.next(this.levels, this.position!, error);
+    if (stage.step !== this.#last?.step)
+      this.#began = this.solver.tolerance === undefined ? this.levels.label[stage.step]! : stage.sigma;
+    if (stage.calls !== false) this.#calls++;
+    this.#last = stage;
+    try {
+      this.#position = this.solver.next(this.levels, this.#position!, error);
+      if (this.endedStep) this.#steps++;
+    } catch (failure) {
+      this.#failure ??= failure as Error;
+    }
   }
 
   /** Takes note that a row is not finite after a stage. The first report counts: later ones follow from it. */
   fail(row: number, { step, sigma, update }: Stage): void {
-    const { length } = this.levels.sigma;
-    const total = this.solver.calls(this.levels) === undefined ? '' : ` of ${length}`;
+    const total = this.solver.tolerance === undefined ? ` of ${this.levels.sigma.length}` : '';
+    const phase = update.kind === 'langevin' ? 'corrector' : 'predictor';
     this.#failure ??= new ScoreSdeError(
       'ERR_NON_FINITE',
-      `step ${step}${total} (sigma ${Math.fround(sigma)}), sample ${row}: the ` +
-        `${update.kind === 'langevin' ? 'corrector' : 'predictor'} gave values that are not finite; ` +
-        'the model returned NaN, infinity, or a score of zero',
+      `step ${step}${total} (sigma ${Math.fround(sigma)}), sample ${this.#firstSample + row}: the ${phase} gave values ` +
+        'that are not finite; the model returned NaN, infinity, or a score of zero',
     );
   }
-}
-
-/** AbortError where the signal has spoken. */
-export function assertGoesOn(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new AbortError(signal);
 }

@@ -81,7 +81,7 @@ export class ScoreSdeVePipeline {
     assertOptions(options, runOptions);
     const { onStep, ...given } = options;
     assertFunction(onStep, 'onStep');
-    const run = this.#start(planOf(this.#source, given));
+    const run = this.#tracked(planOf(this.#source, given));
     run.begin(onStep);
     return run.result;
   }
@@ -92,7 +92,11 @@ export class ScoreSdeVePipeline {
    * @throws ScoreSdeError as run: at the call where the options are wrong, at a step else
    */
   steps(options: StepsOptions = {}): AsyncGenerator<SamplingStep, void, void> {
-    return this.#start(planOf(this.#source, options))[Symbol.asyncIterator]();
+    const run: SamplingRun = new SamplingRun(planOf(this.#source, options), () => {
+      this.#assertOpen();
+      this.#track(run);
+    });
+    return run[Symbol.asyncIterator]();
   }
 
   /**
@@ -124,21 +128,29 @@ export class ScoreSdeVePipeline {
   }
 
   get #source() {
-    if (this.#disposal !== undefined) throw new ScoreSdeError('ERR_DISPOSED', 'the pipeline is disposed');
+    this.#assertOpen();
     const { model, sampleShape, device, scheduler } = this;
     return { model, sampleShape, device, config: scheduler.config };
   }
 
-  #start(plan: RunPlan): SamplingRun {
-    return new SamplingRun(plan, (over) => {
-      this.#running.add(over);
-      const forget = () => void this.#running.delete(over);
-      over.then(forget, forget);
-    });
+  #assertOpen(): void {
+    if (this.#disposal !== undefined) throw new ScoreSdeError('ERR_DISPOSED', 'the pipeline is disposed');
+  }
+
+  /** A run that dispose() waits for. */
+  #tracked(plan: RunPlan): SamplingRun {
+    const run = new SamplingRun(plan);
+    this.#track(run);
+    return run;
+  }
+
+  #track({ over }: SamplingRun): void {
+    this.#running.add(over);
+    void over.then(() => this.#running.delete(over));
   }
 
   #begun(plan: RunPlan): SamplingRun {
-    const run = this.#start(plan);
+    const run = this.#tracked(plan);
     // Whoever iterates over it says so in the same turn.
     queueMicrotask(() => run.begin());
     return run;

@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { ScoreSdeError } from '../errors';
-import { assertInputs, type ModelInputs, type ScoreModel } from '../models/model';
+import { assertInputs, dataRangeOf, type ModelInputs, type ScoreModel } from '../models/model';
 import { Generator, generatorsOf } from '../random/generator';
 import { seedOf } from '../random/kind';
 import { assertOptions, show } from '../options';
@@ -156,7 +156,7 @@ export function planOf(source: Source, options: StepsOptions): RunPlan {
     seed,
     inputs: modelInputs,
     prepared: model.prepare?.(dims, modelInputs) ?? modelInputs,
-    dataRange: rangeOf(options.dataRange),
+    dataRange: dataRangeOf(options.dataRange) ?? model.dataRange ?? [0, 1],
     signal,
     onProgress,
     state,
@@ -276,14 +276,4 @@ function noiseLevel(value: unknown, name: string): number {
   if (typeof value !== 'number' || !(value > 0 && value < Infinity))
     throw new ScoreSdeError('ERR_RANGE', `${name} must be a finite number > 0, got ${show(value)}`);
   return value;
-}
-
-export function rangeOf(range: unknown = [0, 1]): readonly [number, number] {
-  const [low, high] = Array.isArray(range) ? (range as number[]) : [];
-  if (!Array.isArray(range) || range.length !== 2 || !(Number.isFinite(low) && Number.isFinite(high) && low! < high!))
-    throw new ScoreSdeError(
-      'ERR_RANGE',
-      `dataRange must be [low, high] of finite numbers, low < high, got ${show(range)}`,
-    );
-  return [low!, high!];
 }

@@ -9,6 +9,8 @@ type Floats = Tensor<'float32'>;
 
 /** The memory of a batch: tensors of [capacity, ...] float32 whose first rows are taken. Each is made when it is first needed. */
 export class Pool {
+  /** Elements of one row. */
+  readonly cols: number;
   /** Whether x was handed out: the next update writes elsewhere. */
   isShown = false;
   /** The values of the calls before, the newest first. */
@@ -24,7 +26,9 @@ export class Pool {
   constructor(
     private readonly executor: Executor,
     readonly dims: readonly number[],
-  ) {}
+  ) {
+    this.cols = dims.slice(1).reduce((size, dim) => size * dim, 1);
+  }
 
   get x(): Floats {
     return (this.#x ??= this.own());

@@ -5,6 +5,7 @@ import { readTextIfFile } from '../files';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import { assertContained } from './containment';
 import type { ModelInputs } from '../models/model';
+import { ranged, type NetworkKind } from '../models/network/kind';
 import { OnnxModel } from '../models/onnx/model';
 import type { OnnxModelOptions } from '../models/onnx/options';
 
@@ -28,6 +29,10 @@ interface UnetConfig {
   readonly in_channels?: number;
   readonly sample_size?: number | readonly [number, number];
   readonly default_inputs?: ModelInputs;
+  readonly prediction_kind?: NetworkKind['prediction'];
+  readonly conditioning?: NetworkKind['conditioning'];
+  readonly preconditioning?: NetworkKind['preconditioning'];
+  readonly data_range?: NetworkKind['dataRange'];
 }
 
 /** The folder that a name or path stands for: a bare name of a built-in model is that model. */
@@ -45,7 +50,8 @@ export const networkOf = (folder: string): string => join(folder, 'unet', 'model
 
 /**
  * Reads a folder as diffusers saves it: model_index.json, scheduler/scheduler_config.json, unet/model.onnx and, if there,
- * unet/config.json (in_channels, sample_size, default_inputs).
+ * unet/config.json (in_channels, sample_size, default_inputs; prediction_kind, conditioning, preconditioning, data_range as
+ * the options of {@link OnnxModel.load}, which come first).
  * @throws ScoreSdeError ERR_CONFIG (a foreign or incomplete folder), ERR_IO (unreadable), ERR_MODEL (no network, or one that cannot be run)
  */
 export async function loadPretrained(dir: unknown, options: OnnxModelOptions): Promise<Pretrained> {
@@ -65,10 +71,16 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
   const scheduler = await ScoreSdeVeScheduler.fromPretrained(join(folder, 'scheduler'));
   const configFile = join(folder, 'unet', 'config.json');
   const config = checked((await readObject<UnetConfig>(configFile)) ?? {}, configFile);
+  const { sigmaMin, sigmaMax } = scheduler.config;
+  const conditioning = options.conditioning ?? config.conditioning ?? undefined;
   const model = await OnnxModel.load(networkOf(folder), {
     defaultInputs: config.default_inputs,
     sampleShape: sizesOf(config).every((size) => typeof size === 'number') ? sizesOf(config) : undefined,
+    prediction: config.prediction_kind,
+    preconditioning: config.preconditioning,
+    dataRange: config.data_range,
     ...options,
+    conditioning: conditioning && ranged(conditioning, [sigmaMin, sigmaMax]),
   });
   try {
     return { scheduler, model, sampleShape: sampleShapeOf(config, model, configFile) };

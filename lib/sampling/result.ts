@@ -1,4 +1,7 @@
+import { ScoreSdeError } from '../errors';
+import { pixelsOf } from '../image/pixels';
 import { toPng, type PngOptions } from '../image/png';
+import { assertOptions, show } from '../options';
 import { Dtype } from '../native/abi';
 import { KernelCall } from '../native/call';
 import { bufferOf } from '../native/memory';
@@ -43,6 +46,26 @@ export class SamplingResult {
   /** The samples as the sampler gave them, [B, ...] float32, not clamped; where they lay. */
   get samples(): Tensor<'float32'> {
     return this.#samples;
+  }
+
+  /**
+   * The images in 8 bits, one after the other, rounded half to even.
+   * @param options layout: 'hwc' (default), a pixel's channels side by side, as sharp takes them; 'chw', plane by plane
+   * @returns B H W C bytes
+   * @throws ScoreSdeError ERR_SHAPE (samples that are not [C, H, W]), ERR_CONFIG (layout), ERR_DISPOSED, ERR_MEMORY
+   */
+  async toUint8(options: { layout?: 'hwc' | 'chw' } = {}): Promise<Uint8Array> {
+    assertOptions(options, ['layout']);
+    const { layout = 'hwc' } = options;
+    if (layout !== 'hwc' && layout !== 'chw')
+      throw new ScoreSdeError('ERR_CONFIG', `layout must be 'hwc' or 'chw', got ${show(layout)}`);
+    const { dims } = this.images;
+    const [count, channels, height, width] = dims;
+    if (dims.length !== 4)
+      throw new ScoreSdeError('ERR_SHAPE', `images must be [batch, channels, height, width], got [${dims.join(', ')}]`);
+    if (layout === 'hwc') return pixelsOf(this.images, 1);
+    const planes = [count! * channels!, 1, height!, width!];
+    return pixelsOf(new Tensor('float32', this.images.memory as never, planes), 1);
   }
 
   /** The images as one PNG: see {@link toPng}. */

@@ -1,15 +1,14 @@
 import { AbortError, ScoreSdeError } from '../errors';
 import type { ModelInputs, ScoreModel } from '../models/model';
-import { planRandn, type Generator } from '../random/generator';
-import { onAbort } from '../signals';
-import type { Json, Levels, Solver } from '../solvers/solver';
-import { batchShape, operand } from '../tensor/operand';
-import { sizeOfDims, Tensor } from '../tensor/tensor';
-import { rowsOf, viewOf } from '../tensor/views';
+import { assertOptions, show } from '../options';
+import type { Generator } from '../random/generator';
+import { onAbort, Wait } from '../signals';
+import type { Levels, Solver } from '../solvers/solver';
+import { viewOf } from '../tensor/views';
 import { Batch, type LaneState } from './batch';
-import { encode } from './checkpoint';
-import { Lane, type NoiseSource } from './lane';
+import type { NoiseSource, Place } from './lane';
 import { imagesOf, SamplingResult } from './result';
+import { RunLanes } from './run-lanes';
 import { SamplingStep } from './sampling-step';
 
 /** How far a run is. */
@@ -42,8 +41,8 @@ export interface RunPlan {
   readonly onProgress?: ((progress: SamplingProgress) => void) | undefined;
   /** Where the run begins, if not with noise. */
   readonly state?: LaneState | undefined;
-  /** Where its lanes stand: one, or one for each sample with an adaptive solver. A null position: the sample is there. */
-  readonly lanes?: readonly { readonly position: Json; readonly calls: number }[] | undefined;
+  /** Where its lanes stand, if not at their beginning: one, or one for each sample with an adaptive solver. */
+  readonly places?: readonly Place[] | undefined;
 }
 
 /** Generators that runs under way draw from. */
@@ -54,35 +53,39 @@ const drawing = new WeakSet<Generator>();
  * place and ahead of the event loop.
  */
 export class SamplingRun implements AsyncIterable<SamplingStep> {
+  /** @internal Resolves when the run has let go of its memory, or has ended before it began. */
+  readonly over: Promise<void>;
   readonly #plan: RunPlan;
   readonly #result: Promise<SamplingResult>;
   #settle!: { resolve: (result: SamplingResult) => void; reject: (error: unknown) => void };
-  /** Ends the model's calls. */
+  #tellOver!: () => void;
+  /** Ends what the run waits for: the model's call, or the reader of a step. */
   readonly #stop = new AbortController();
+  readonly #reading = new Wait(this.#stop.signal);
   #outcome: { readonly error?: unknown } | undefined;
   #isBegun = false;
   #since = 0;
   #batch: Batch | undefined;
-  #lanes: Lane[] = [];
-  /** Of an adaptive solver: the samples that are there. */
-  #samples: Tensor<'float32'> | undefined;
-  /** Called with each step and awaited, where the run is watched. */
+  #lanes: RunLanes | undefined;
+  /** Called with each step and awaited, where the run is read. */
   #reader: ((step: SamplingStep) => unknown) | undefined;
   /** Whether the run stands between two stages with nothing under way. */
   #isParked = false;
   readonly #saves: (() => Promise<void>)[] = [];
+  #serving: Promise<void> = Promise.resolve();
   #forget: (() => void) | undefined;
-  /** Settles when the run has let go of its memory, which may be long after it was aborted. */
-  #over: Promise<void> = Promise.resolve();
+  /** Whether the generators are this run's. */
+  #hasClaim = false;
 
-  /** @internal `begun` is told of what settles when the run is over. */
+  /** @internal `onBegin` is called when the run begins, and may refuse. */
   constructor(
     plan: RunPlan,
-    private readonly begun: (over: Promise<unknown>) => void,
+    private readonly onBegin: () => void = () => {},
   ) {
     this.#plan = plan;
     this.#result = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
     this.#result.catch(() => {}); // whoever iterates hears of it there
+    this.over = new Promise((resolve) => (this.#tellOver = resolve));
   }
 
   /** The samples. Rejects with ERR_ABORTED, ERR_NON_FINITE, ERR_MODEL, and what the model or a reader throws. */
@@ -101,17 +104,20 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
    * The run as the bytes of a safetensors file, between the present stage and the next: `pipeline.resume(bytes)` goes on
    * from there, in any process and on any device, to the same bits. The run itself goes on, unless `stop` is true: then it
    * ends as by abort().
-   * @throws ScoreSdeError ERR_STATE once the run has ended, and ERR_ABORTED where it ends before it was saved
+   * @throws ScoreSdeError ERR_STATE once the run has ended, ERR_ABORTED where it ends before it was saved, ERR_CONFIG (a
+   *   solver or model inputs that a file cannot hold)
    */
-  save(options: { stop?: boolean } = {}): Promise<Uint8Array> {
+  async save(options: { stop?: boolean } = {}): Promise<Uint8Array> {
+    assertOptions(options, ['stop']);
     const { stop = false } = options;
+    if (typeof stop !== 'boolean') throw new ScoreSdeError('ERR_CONFIG', `stop must be a boolean, got ${show(stop)}`);
     if (this.#outcome !== undefined)
-      return Promise.reject(new ScoreSdeError('ERR_STATE', 'the run has ended: there is nothing left to save'));
+      throw new ScoreSdeError('ERR_STATE', 'the run has ended: there is nothing left to save');
     return new Promise((resolve, reject) => {
       this.#saves.push(async () => {
         try {
-          if (this.#outcome) throw this.#outcome.error ?? new ScoreSdeError('ERR_STATE', 'the run has ended');
-          resolve(await this.#snapshot());
+          if (this.#outcome) throw this.#outcome.error ?? new ScoreSdeError('ERR_STATE', 'the run ended before it was saved');
+          resolve(await this.#lanes!.snapshot());
           if (stop) this.abort(new Error('the run was saved, to go on elsewhere'));
         } catch (error) {
           reject(error as Error);
@@ -122,8 +128,13 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     });
   }
 
-  /** The steps, each once the one before was read. Leaving the loop aborts the run. */
+  /**
+   * The steps, each once the one before was read. Leaving the loop aborts the run. A run has one reader.
+   * @throws ScoreSdeError ERR_STATE where the run is read already
+   */
   async *[Symbol.asyncIterator](): AsyncGenerator<SamplingStep, void, void> {
+    if (this.#reader !== undefined)
+      throw new ScoreSdeError('ERR_STATE', 'the steps of a run are read by one loop, and another reads them already');
     let give: ((step: SamplingStep | undefined) => void) | undefined;
     let fail: ((error: unknown) => void) | undefined;
     let goOn: (() => void) | undefined;
@@ -138,16 +149,15 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     );
     try {
       for (;;) {
+        if (this.#outcome) break;
         const next = new Promise<SamplingStep | undefined>((resolve, reject) => ([give, fail] = [resolve, reject]));
-        if (this.#outcome?.error !== undefined) throw this.#outcome.error;
-        if (this.#outcome) return;
         this.begin();
         goOn?.();
         const step = await next;
         if (step === undefined) return;
         yield step;
-        if (this.#stop.signal.aborted) throw this.#outcome!.error!;
       }
+      if (this.#outcome.error !== undefined) throw this.#outcome.error;
     } finally {
       this.#reader = undefined;
       this.abort();
@@ -155,10 +165,10 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     }
   }
 
-  /** Aborts the run, and waits until it has let go of its memory. */
+  /** Aborts the run, and waits until it has let go of its memory. A call of the model that goes on is not waited for. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.abort();
-    await this.#over;
+    await this.over;
   }
 
   /** @internal Begins, if it has not: `reader` is called with each step and awaited. */
@@ -167,43 +177,42 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     this.#isBegun = true;
     if (reader !== undefined) this.#reader = reader;
     this.#since = performance.now();
-    this.#over = this.#drive();
-    this.begun(this.#result);
+    void this.#drive();
   }
 
   #end(outcome: { error: unknown } | { result: SamplingResult }): void {
     if (this.#outcome !== undefined) return;
     this.#outcome = 'error' in outcome ? outcome : {};
     this.#forget?.();
-    if ('generators' in this.#plan.noise)
-      for (const generator of this.#plan.noise.generators) drawing.delete(generator);
-    if ('error' in outcome) this.#settle.reject(outcome.error);
-    else this.#settle.resolve(outcome.result);
+    this.#release();
+    if ('error' in outcome) {
+      this.#stop.abort(outcome.error);
+      this.#settle.reject(outcome.error);
+    } else {
+      this.#settle.resolve(outcome.result);
+    }
     void this.#serveSaves();
+    if (!this.#isBegun) this.#tellOver();
   }
 
   async #drive(): Promise<void> {
     const { model, device, dims, signal } = this.#plan;
-    let batch: Batch | undefined;
     try {
+      this.onBegin();
+      if (signal?.aborted) return this.abort(signal.reason);
       this.#claim();
-      if (signal?.aborted) this.abort(signal.reason);
-      else this.#forget = onAbort(signal, () => this.abort(signal!.reason));
-      if (this.#outcome) return;
-      batch = this.#batch = new Batch({
-        model,
-        sampleShape: dims.slice(1),
-        capacity: dims[0]!,
-        device,
-        signal: this.#stop.signal,
-      });
-      await this.#join(batch);
-      await this.#steps(batch);
+      this.#forget = onAbort(signal, () => this.abort(signal!.reason));
+      const [capacity, ...sampleShape] = dims as [number, ...number[]];
+      this.#batch = new Batch({ model, sampleShape, capacity, device, signal: this.#stop.signal });
+      this.#lanes = await RunLanes.join(this.#plan, this.#batch);
+      await this.#steps(this.#batch, this.#lanes);
     } catch (error) {
       this.#end({ error });
     } finally {
-      this.#stop.abort();
-      await batch?.dispose();
+      this.#reading.end();
+      await this.#serving; // it reads the batch's memory
+      await this.#batch?.dispose();
+      this.#tellOver();
     }
   }
 
@@ -214,115 +223,63 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     if (noise.generators.some((generator) => drawing.has(generator)))
       throw new ScoreSdeError('ERR_BUSY', 'generator is in use by another run: give each run a generator of its own');
     for (const generator of noise.generators) drawing.add(generator);
+    this.#hasClaim = true;
   }
 
-  async #join(batch: Batch): Promise<void> {
-    const { solver, levels, noise, inputs, prepared, state, dims, lanes, device } = this.#plan;
-    const rows = dims[0]!;
-    if (!this.#isAdaptive) {
-      const lane = new Lane({ solver, levels, rows, noise, inputs, ...lanes?.[0] });
-      this.#lanes = [lane];
-      return batch.join(lane, state, prepared);
-    }
-    // An adaptive solver takes each sample its own way.
-    const samples = (this.#samples = Tensor.empty(dims, { device }));
-    if (state === undefined) {
-      const into = operand(samples, 'sample');
-      await planRandn(
-        (noise as { generators: Generator[] }).generators,
-        into,
-        batchShape(into),
-        levels.start,
-      ).runAsync();
-    }
-    const kept = (row: number): LaneState => {
-      const part = (tensor: unknown) => rowsOf(tensor as Tensor<'float32'>, row, 1);
-      const { x, history, base, low } = state ?? { x: samples, history: [], base: undefined, low: undefined };
-      return { x: part(x), history: history.map(part), base: base && part(base), low: low && part(low) };
-    };
-    for (let row = 0; row < rows; row++) {
-      const lane = new Lane({ solver, levels, rows: 1, noise, inputs: inputsOf(inputs, row, rows), ...lanes?.[row] });
-      this.#lanes.push(lane);
-      await batch.join(lane, kept(row));
-    }
-    await this.#collect(batch);
+  #release(): void {
+    if (this.#hasClaim && 'generators' in this.#plan.noise)
+      for (const generator of this.#plan.noise.generators) drawing.delete(generator);
   }
 
-  get #isAdaptive(): boolean {
-    return this.#plan.solver.tolerance !== undefined;
-  }
-
-  /** Takes the samples that are there out of the batch, where each has its own way. */
-  async #collect(batch: Batch): Promise<void> {
-    if (!this.#isAdaptive) return;
-    for (const [row, lane] of this.#lanes.entries()) {
-      if (!lane.done || lane.first < 0) continue;
-      await batch.copyTo(lane, rowsOf(this.#samples!, row, 1));
-      await batch.leave(lane);
-    }
-    await batch.settle();
-  }
-
-  async #steps(batch: Batch): Promise<void> {
-    const { levels, onProgress } = this.#plan;
-    const [lane] = this.#lanes;
-    const total = this.#isAdaptive ? NaN : levels.sigma.length;
-    let mean: Tensor<'float32'> | undefined;
-    while (!this.#outcome && this.#lanes.some(({ done }) => !done)) {
-      await this.#betweenStages();
-      if (this.#outcome) return;
-      this.#assertReadable();
+  async #steps(batch: Batch, lanes: RunLanes): Promise<void> {
+    const { onProgress } = this.#plan;
+    while (!this.#outcome && !lanes.done) {
+      if (this.#saves.length > 0) {
+        await batch.settle();
+        this.#assertSound(lanes);
+        await this.#serveSaves();
+        if (this.#outcome) return;
+      }
+      this.#assertReadable(lanes);
       batch.keeps = this.#reader !== undefined;
       const { done } = await batch.advance();
-      this.#assertSound();
-      const { step, sigma, endsStep } = lane!.last!;
-      const calls = Math.max(...this.#lanes.map((each) => each.calls));
-      if (onProgress !== undefined && (endsStep || this.#isAdaptive)) {
-        const progress = { step: step + 1, total, calls, sigma: Math.fround(sigma) };
+      this.#assertSound(lanes);
+      const progress = lanes.progress();
+      if (progress !== undefined && onProgress !== undefined)
         done.then(
           () => this.#tell(progress),
           () => {}, // told where the work is awaited
         );
-      }
-      if (batch.keeps && endsStep) {
-        await batch.settle();
-        this.#assertSound();
-        if (this.#outcome) return;
-        mean = batch.mean(lane!);
-        const state = { index: step, total, timestep: levels.time[step] ?? NaN, sigma: Math.fround(sigma), calls };
-        const tensors = { sample: viewOf(batch.x(lane!)), mean: viewOf(mean) };
-        await this.#show(new SamplingStep({ ...state, ...tensors }, () => batch.denoised(lane!)));
-      }
-      if (!this.#outcome) await this.#collect(batch);
+      if (progress !== undefined && batch.keeps) await this.#show(batch, lanes, progress);
+      if (!this.#outcome) await lanes.collect();
     }
     if (this.#outcome) return;
     await batch.settle();
-    this.#assertSound();
-    await this.#finish(batch, batch.keeps ? mean : undefined);
+    this.#assertSound(lanes);
+    await this.#finish(lanes);
   }
 
-  async #finish(batch: Batch, mean: Tensor<'float32'> | undefined): Promise<void> {
-    const { levels, seed, device, dataRange } = this.#plan;
-    const [lane] = this.#lanes;
-    const calls = Math.max(...this.#lanes.map((each) => each.calls));
-    const samples = this.#samples ?? mean ?? (await batch.take(lane!));
+  async #finish(lanes: RunLanes): Promise<void> {
+    const { seed, device, dataRange } = this.#plan;
+    const { calls, steps } = lanes;
+    const samples = await lanes.take();
     const images = await imagesOf(samples, dataRange);
-    const steps = this.#isAdaptive ? Math.max(...this.#lanes.map(({ last }) => last!.step)) : levels.sigma.length;
     const seconds = (performance.now() - this.#since) / 1000;
     this.#end({ result: new SamplingResult({ samples, images, calls, steps, seed, device, seconds }) });
   }
 
   /** ERR_CONFIG where a reader asks for steps that the samples do not have in common. */
-  #assertReadable(): void {
-    if (this.#reader !== undefined && this.#isAdaptive && this.#lanes.length > 1)
+  #assertReadable(lanes: RunLanes): void {
+    if (this.#reader !== undefined && lanes.only === undefined)
       throw new ScoreSdeError(
         'ERR_CONFIG',
         `solver ${this.#plan.solver.name} has no steps that the samples of a batch have in common: take onProgress, or a batch of one`,
       );
   }
 
-  #assertSound(): void {
-    for (const { failure } of this.#lanes) if (failure !== undefined) throw failure;
+  #assertSound(lanes: RunLanes): void {
+    const { failure } = lanes;
+    if (failure !== undefined) throw failure;
   }
 
   #tell(progress: SamplingProgress): void {
@@ -335,83 +292,29 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
   }
 
   /** Gives a step to the reader and waits for it. */
-  async #show(step: SamplingStep): Promise<void> {
+  async #show(batch: Batch, lanes: RunLanes, { step, total, calls, sigma }: SamplingProgress): Promise<void> {
+    await batch.settle();
+    this.#assertSound(lanes);
+    if (this.#outcome) return;
+    const lane = lanes.only!;
+    const { time, sigmaMin, sigmaMax } = this.#plan.levels;
+    const timestep = Number.isNaN(total) ? Math.log(sigma / sigmaMin) / Math.log(sigmaMax / sigmaMin) : time[step - 1]!;
+    const tensors = { sample: viewOf(batch.x(lane)), mean: viewOf(batch.mean(lane)) };
+    const shown = new SamplingStep({ index: step - 1, total, timestep, sigma, calls, ...tensors }, () => batch.denoised(lane));
     this.#isParked = true;
     try {
-      await Promise.race([this.#reader?.(step), this.#aborted]);
+      await this.#reading.for(this.#reader?.(shown));
     } finally {
       this.#isParked = false;
-      step.pass();
+      shown.pass();
     }
     await this.#serveSaves();
   }
 
-  /** Resolves when the run has ended otherwise than by itself. */
-  get #aborted(): Promise<void> {
-    return this.#result.then(
-      () => {},
-      () => {},
-    );
+  /** Makes the saves that were asked for, after those that are being made. The run must not go on before that. */
+  #serveSaves(): Promise<void> {
+    return (this.#serving = this.#serving.then(async () => {
+      for (let save = this.#saves.shift(); save !== undefined; save = this.#saves.shift()) await save();
+    }));
   }
-
-  async #betweenStages(): Promise<void> {
-    if (this.#saves.length === 0) return;
-    await this.#batch!.settle();
-    this.#assertSound();
-    await this.#serveSaves();
-  }
-
-  async #serveSaves(): Promise<void> {
-    while (this.#saves.length > 0) await this.#saves.shift()!();
-  }
-
-  async #snapshot(): Promise<Uint8Array> {
-    const { solver, levels, dims, noise, seed, inputs, dataRange } = this.#plan;
-    const batch = this.#batch!;
-    const gathered = async (parts: readonly Tensor[]): Promise<Float32Array> => {
-      const whole = new Float32Array(sizeOfDims(dims, 'the batch'));
-      let at = 0;
-      for (const part of parts) {
-        whole.set((await part.getData()) as Float32Array, at);
-        at += part.size;
-      }
-      return whole;
-    };
-    // A lane that has left the batch holds its sample alone.
-    const states = this.#lanes.map((lane, row) =>
-      lane.first < 0
-        ? { x: rowsOf(this.#samples!, row, 1), history: [], base: undefined, low: undefined }
-        : batch.state(lane),
-    );
-    const [x, ...rest] = [
-      states.map((state) => state.x),
-      ...Array.from({ length: solver.history }, (_, i) => states.map((state) => state.history[i] ?? state.x)),
-    ];
-    const optional = async (parts: (Tensor | undefined)[]) =>
-      parts.some((part) => part !== undefined) ? gathered(parts.map((part, i) => part ?? states[i]!.x)) : undefined;
-    return encode({
-      solver,
-      levels,
-      dims,
-      noise,
-      seed,
-      inputs,
-      dataRange,
-      lanes: this.#lanes.map(({ position, calls }) => ({ position: position ?? null, calls })),
-      x: await gathered(x!),
-      history: await Promise.all(rest.map(gathered)),
-      base: await optional(states.map((state) => state.base)),
-      low: await optional(states.map((state) => state.low)),
-    });
-  }
-}
-
-/** The inputs of one sample of a batch. */
-function inputsOf(inputs: ModelInputs, row: number, rows: number): ModelInputs {
-  const one = (value: unknown): unknown =>
-    (Array.isArray(value) || (ArrayBuffer.isView(value) && 'length' in value)) &&
-    (value as ArrayLike<unknown>).length === rows
-      ? (value as ArrayLike<unknown>)[row]
-      : value;
-  return Object.fromEntries(Object.entries(inputs).map(([name, value]) => [name, one(value)])) as ModelInputs;
 }

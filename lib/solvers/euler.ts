@@ -2,7 +2,7 @@ import { assertKnown, nonNegative } from './options';
 import type { Solver } from './solver';
 import { stepwise } from './staged';
 
-/** Euler's method for the ODE dx/dsigma = (x - D) / sigma; also DDIM. Source: EDM, Algorithm 1; k-diffusion, sample_euler. */
+/** Euler's method for the ODE dx/dsigma = (x - D) / sigma; also DDIM. Source: k-diffusion, sample_euler; EDM, Algorithm 2 without its correction. */
 export function euler(options: Record<string, never> = {}): Solver {
   assertKnown('euler', options, []);
   return stepwise({
@@ -26,7 +26,7 @@ export interface EulerAncestralOptions {
 
 /**
  * A step of the ODE down to sigma_down, and noise sigma_up back to sigma'. With eta 1 it is the paper's ancestral predictor
- * (eq. 53). Source: k-diffusion, sample_euler_ancestral.
+ * (eq. 47). Source: k-diffusion, sample_euler_ancestral.
  */
 export function eulerAncestral(options: EulerAncestralOptions = {}): Solver {
   assertKnown('euler_ancestral', options, ['eta', 'sNoise']);

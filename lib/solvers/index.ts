@@ -87,7 +87,7 @@ const makers: readonly Maker[] = [
     callsPerStep: '1',
     stochastic: true,
     options: ['compat'],
-    source: `${song}, appendix E; score_sde, EulerMaruyamaPredictor`,
+    source: `${song}; score_sde, EulerMaruyamaPredictor`,
     make: pair({ predictor: 'euler_maruyama', corrector: 'none' }),
   },
   {
@@ -95,7 +95,7 @@ const makers: readonly Maker[] = [
     callsPerStep: '1',
     stochastic: true,
     options: ['compat'],
-    source: `${song}, eq. 53`,
+    source: `${song}, eq. 47`,
     make: pair({ predictor: 'ancestral_sampling', corrector: 'none' }),
   },
   {

@@ -43,10 +43,8 @@ export function predictorCorrector(options: PredictorCorrectorOptions = {}): Sol
   const correctSteps = corrector === 'none' ? 0 : integer(options.correctSteps, 'correctSteps', 0, maxCorrectSteps, 1);
   const snr = nonNegative(options.snr, 'snr', 0.15);
   const stepSize = corrector === 'ald' ? 'ald' : oneOf(options.stepSize, 'stepSize', stepSizes, 'batch');
-  const compat =
-    options.compat === undefined
-      ? false
-      : oneOf(options.compat, 'compat', ['score_sde'] as const, 'score_sde') !== undefined;
+  oneOf(options.compat, 'compat', ['score_sde'] as const, 'score_sde');
+  const compat = options.compat !== undefined;
   if (predictor === 'none' && correctSteps === 0)
     throw new ScoreSdeError('ERR_CONFIG', 'a solver needs a predictor or a corrector, got "none" for both');
 

@@ -46,7 +46,7 @@ const eulerMaruyama: Predictor = ({ label, time, sigmaMin, sigmaMax, total }, i,
   return { update: alongScore(s, k, Math.sqrt(k)), draws: 1 };
 };
 
-/** Ancestral sampling of the SMLD chain (eq. 53): x' = x + G^2 score + sqrt(sigma'^2 G^2 / sigma^2) z. */
+/** Ancestral sampling of the SMLD chain (eq. 47): x' = x + G^2 score + sqrt(sigma'^2 G^2 / sigma^2) z. */
 const ancestralSampling: Predictor = ({ sigma, next, label }, i, compat) => {
   const s = sigma[i]!;
   const to = next[i]!;

@@ -2,7 +2,7 @@ import { ScoreSdeError } from '../errors';
 import { show } from '../options';
 import type { Json, Levels, LinearUpdate, Solver, Stage } from './solver';
 
-/** What a solver of fixed steps says of itself. Its position is the number of the stage. */
+/** A solver whose stages follow from the levels alone. Its position is the number of the next stage. */
 export interface StagedSolver {
   name: string;
   options: { readonly [key: string]: Json };
@@ -17,12 +17,12 @@ export interface StagedSolver {
   /** Network calls, which are its stages; one a step unless given. */
   calls?: (levels: Levels) => number;
   opening?: (levels: Levels) => number;
-  /** false: the reference's tables may have levels that do not decrease to 0 one by one, and the solver takes them. */
+  /** false: the solver also takes levels that repeat or do not end at 0, as the reference's tables may. true unless given. */
   decreasing?: boolean;
   stage: (levels: Levels, index: number) => Stage;
 }
 
-/** The solver of a list of stages, whose members are made when they are asked for. */
+/** The Solver of such a description. A stage is computed when it is asked for, and not kept. */
 export function staged(spec: StagedSolver): Solver<number> {
   const { grid = 'karras', centred = true, decreasing = true, ...rest } = spec;
   const calls = spec.calls ?? ((levels: Levels) => levels.sigma.length);

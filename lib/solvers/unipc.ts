@@ -5,7 +5,7 @@ import { stepwise } from './staged';
 export interface UnipcOptions {
   /** 1 to 3. Default 3. ERR_RANGE. */
   order?: number;
-  /** Which B(h) weighs the differences: 'bh1' is h, 'bh2' is exp(h) - 1. Default 'bh2'. ERR_CONFIG. */
+  /** The factor B of the differences of D: 'bh1' is -h, 'bh2' is exp(-h) - 1. Default 'bh2'. ERR_CONFIG. */
   variant?: 'bh1' | 'bh2';
   /** Whether the order falls to 1 at the last steps. Default true. ERR_CONFIG. */
   lowerOrderFinal?: boolean;
@@ -16,8 +16,8 @@ export interface UnipcOptions {
  * further call, then predicts the next step. The step to the lowest level is not corrected, and the last step gives D.
  * Source: diff-sampler, unipc_sampler with denoise_to_zero.
  *
- * The correction starts again from the x of the step before. It shares all of that x with the prediction, which is the
- * present x: the correction is x plus the difference of the two sums over D.
+ * The correction starts from the x before the step, which is not kept. Prediction and correction have the same terms in that
+ * x, so the corrected x is the present x, which is the prediction, plus the difference of the two sums over D.
  */
 export function unipc(options: UnipcOptions = {}): Solver {
   assertKnown('unipc', options, ['order', 'variant', 'lowerOrderFinal']);
@@ -25,7 +25,7 @@ export function unipc(options: UnipcOptions = {}): Solver {
   const variant = oneOf(options.variant, 'variant', ['bh1', 'bh2'] as const, 'bh2');
   const lowerOrderFinal = oneOf(options.lowerOrderFinal, 'lowerOrderFinal', [true, false], true);
 
-  /** The step from level i: B(h) and, for each point of D that it uses, the point's place r and weight in prediction and correction. */
+  /** Of the step from level i: B, and the place r of each D that it uses, with its weights in prediction and correction. */
   const step = ({ sigma, next }: Levels, i: number) => {
     const h = Math.log(sigma[i]! / next[i]!);
     const B = variant === 'bh1' ? -h : Math.expm1(-h);

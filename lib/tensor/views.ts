@@ -1,10 +1,16 @@
 import { native } from '../native/addon';
 import { DeviceMemory, type Memory } from '../native/memory';
+import { stateTypeOf, type Operand } from './operand';
 import { Tensor, type TensorType } from './tensor';
 
 /** The same memory as a tensor of its own, for a reader who may dispose what it is given. */
 export function viewOf<T extends TensorType>(tensor: Tensor<T>): Tensor<T> {
   return new Tensor<T>(tensor.type, tensor.memory as never, tensor.dims);
+}
+
+/** An operand's memory as a tensor of its own. */
+export function tensorOf({ type, memory, dims }: Operand): Tensor<'float32'> {
+  return new Tensor(stateTypeOf(type), memory as never, dims) as Tensor<'float32'>;
 }
 
 /** Rows `first` to `first + count - 1` of a tensor, where they lie; the tensor itself where that is all of it. */

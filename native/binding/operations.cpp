@@ -49,6 +49,7 @@ struct Step {
     p.mean = args.viewOrNull(p.shape.size());
     p.pushed = args.viewOrNull(p.shape.size());
     p.mark = args.mark(p.shape.rows);
+    if (p.shape.size() == 0) return;  // memory of no elements has no address
     for (const RowStep& row : p.rows)
       if (const Status status = checkRow(p, row); !status.ok()) fail(args.env(), status);
   }

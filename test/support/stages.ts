@@ -132,10 +132,10 @@ function combine(of: {
 /** Plays a solver from x to its sample. */
 export function play(solver: Solver<any>, levels: Levels, start: ArrayLike<number>, player: Player): Played {
   const { rows, score, draw, round = exact } = player;
-  let x = Float64Array.from(start);
+  let x: Float64Array = Float64Array.from(start);
   const kept: Kept = { history: [], base: undefined };
   const played: Played = { x, sample: x, called: x, sigmas: [], stages: [], errors: [], draws: 0 };
-  let accepted = x;
+  let accepted: Float64Array = x;
   const opening = solver.opening?.(levels) ?? 0;
   if (opening > 0) {
     const z = draw(undefined);

@@ -1,7 +1,9 @@
 import { cpus } from 'node:os';
 import { getNumThreads, setNumThreads } from '../../devices';
+import { ScoreSdeError } from '../../errors';
 import { NoiseKind } from '../../native/abi';
 import { native } from '../../native/addon';
+import { show } from '../../options';
 import { Generator } from '../../random/generator';
 import { ScoreSdeVePipeline } from '../../sampling/pipeline';
 import { ScoreSdeVeScheduler } from '../../scheduler/scheduler';
@@ -61,12 +63,17 @@ export interface BenchResult {
 const nameOf = ({ op, engine, dims, type }: Case): string => `${dims.join('x')} ${op} ${engine} ${type}`;
 const sizeOf = (dims: readonly number[]): number => dims.reduce((a, b) => a * b, 1);
 
-/** Measures limits and every case at every number of threads, and PyTorch. Calls `tell` with each case. */
+/**
+ * Measures limits and every case at every number of threads, and PyTorch. Calls `tell` with each case.
+ * @throws ScoreSdeError ERR_CONFIG where the filter leaves no case
+ */
 export async function runBench(options: BenchOptions, tell: (result: CaseResult) => void): Promise<BenchResult> {
   const { threads, types, seconds, filter, torch } = options;
   const before = getNumThreads();
   const wanted = (c: Case) => filter === undefined || nameOf(c).includes(filter);
   const chosen = shapes.filter((dims) => types.some((type) => casesOf(dims, type).some(wanted)));
+  if (chosen.length === 0)
+    throw new ScoreSdeError('ERR_CONFIG', `there is no case of ${types.join(' or ')} whose name holds ${show(filter)}`);
   const peer = torch ? peerOf(options, chosen, wanted) : undefined;
   const result: BenchResult = {
     machine: machineOf(peer),

@@ -1,6 +1,7 @@
 import { ScoreSdeError } from '../../errors';
 import { show } from '../../options';
-import type { ModelInput, ModelInputs } from '../model';
+import type { ModelInput, ModelInputs, Parameterization } from '../model';
+import { kindOptions, parameterizationOf, type NetworkKind } from './kind';
 import {
   assertFits,
   feed,
@@ -15,7 +16,7 @@ import {
 } from './port';
 
 /** The roles of a network's inputs and outputs, where their names do not tell. */
-export interface NetworkOptions {
+export interface NetworkOptions extends NetworkKind {
   /** The input for the states. Default: 'sample', else the only one whose type and rank fit. */
   sample?: string;
   /** The input for sigma. Default: 'timestep', else the only one whose type and shape fit. */
@@ -26,7 +27,7 @@ export interface NetworkOptions {
   defaultInputs?: ModelInputs;
 }
 
-export const networkOptions = ['sample', 'timestep', 'output', 'defaultInputs'] as const;
+export const networkOptions = ['sample', 'timestep', 'output', 'defaultInputs', ...kindOptions] as const;
 
 /** The largest batch size that a network may fix. */
 const maxBatch = 2 ** 12;
@@ -155,6 +156,11 @@ export class Contract {
     }
     this.#prepared.set(feeds, [...dims]);
     return feeds;
+  }
+
+  /** What the network's output stands for and what it is told, where it is no score that takes sigma. ERR_CONFIG, ERR_RANGE. */
+  get parameterization(): Parameterization | undefined {
+    return parameterizationOf(this.options, isInteger(this.timestep));
   }
 
   /** The feed of sigma, in the port's type: rounded to float16, truncated to an integer. ERR_SHAPE, ERR_RANGE. */

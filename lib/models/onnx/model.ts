@@ -10,12 +10,15 @@ import { numbersOf, type PerSample } from '../../tensor/arguments';
 import { unfixed } from '../../tensor/data';
 import { Tensor, type TensorLike } from '../../tensor/tensor';
 import { Contract } from '../network/contract';
+import { scoreOf } from '../network/score';
 import { onAbort } from '../../signals';
 import { findLibrary } from './library';
 import {
   assertContext,
   assertInputs,
+  behind,
   handOver,
+  type Behind,
   type Handed,
   type ModelContext,
   type ModelInputs,
@@ -85,8 +88,13 @@ export class OnnxModel extends Callable {
   readonly fallback: string | undefined;
   /** ONNX Runtime's library and its version. */
   readonly library: { readonly path: string; readonly version: string };
+  /** The values of the data that the network was trained on, as the option dataRange says. */
+  declare readonly dataRange?: readonly [low: number, high: number];
+  /** @internal The network as it is, where it gives no score that takes sigma. */
+  declare readonly [behind]?: Behind;
   readonly #contract: Contract;
   readonly #loaded: LoadedNetwork;
+  readonly #label: (sigma: number) => number;
   /** A second session of the network, whose operators use one thread. Several calls of it run at once. */
   #singleThreaded: LoadedNetwork | undefined;
   #exact: Exactness = { holds: false, width: 'any', atOnce: 1, why: 'exact is false' };
@@ -94,10 +102,20 @@ export class OnnxModel extends Callable {
   #runs = 0;
   #disposal: Promise<void> | undefined;
 
-  private constructor(loaded: LoadedNetwork, contract: Contract, device: string, fallback: string | undefined) {
+  private constructor(
+    loaded: LoadedNetwork,
+    contract: Contract,
+    device: string,
+    fallback: string | undefined,
+    dataRange: readonly [number, number] | undefined,
+  ) {
     super((...args: Parameters<OnnxModel['run']>) => self.run(...args));
     // eslint-disable-next-line @typescript-eslint/no-this-alias
     const self = this;
+    const { parameterization } = contract;
+    if (dataRange !== undefined) this.dataRange = dataRange;
+    if (parameterization !== undefined) this[behind] = { network: this.#network(), parameterization };
+    this.#label = parameterization?.label ?? ((sigma) => sigma);
     this.#loaded = loaded;
     this.#contract = contract;
     this.inputs = contract.inputs;
@@ -165,7 +183,7 @@ export class OnnxModel extends Callable {
     let model: OnnxModel | undefined;
     try {
       const contract = new Contract(loaded.inputs.map(portOf), loaded.outputs.map(portOf), options);
-      model = new OnnxModel(loaded, contract, fallback === undefined ? device : 'cpu', fallback);
+      model = new OnnxModel(loaded, contract, fallback === undefined ? device : 'cpu', fallback, settings.dataRange);
       model.#exact = await model.#exactness(exact, sampleShape, async () => {
         if (intraOpThreads > 1) model!.#singleThreaded = await load([null], 1, 1);
         return intraOpThreads;
@@ -193,15 +211,35 @@ export class OnnxModel extends Callable {
    * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_CONFIG, ERR_MODEL, ERR_ALIAS, ERR_DISPOSED, ERR_ABORTED
    */
   async run(sample: TensorLike, sigma: PerSample, inputs: ModelInputs = {}, context: RunContext = {}): Promise<Tensor> {
-    const { score, done } = this[handOver](sample, sigma, inputs, context);
+    const raw = this[behind];
+    if (raw !== undefined) return scoreOf(raw.network, raw.parameterization)(sample, sigma, inputs, context);
+    const { score, done } = this.#handOver(sample, sigma, inputs, context);
     await done;
     return score;
   }
 
   /** @internal */
-  [handOver](sample: TensorLike, sigma: PerSample, inputs: ModelInputs, context: RunContext): Handed {
+  get [handOver]() {
+    if (this[behind] !== undefined) return undefined; // what is handed over must be the score
+    return (...args: Parameters<OnnxModel['run']>) => this.#handOver(args[0], args[1], args[2] ?? {}, args[3] ?? {});
+  }
+
+  #handOver(sample: TensorLike, sigma: PerSample, inputs: ModelInputs, context: RunContext): Handed {
     const { width: perCall, atOnce } = this.#exact;
     return this.#queue(sample, sigma, inputs, context, perCall === 'any' ? 0 : perCall, atOnce);
+  }
+
+  /** The network as it is: its output, of what it is told. */
+  #network(): ScoreModel {
+    const handed = (...args: Parameters<OnnxModel['run']>) =>
+      this.#handOver(args[0], args[1], args[2] ?? {}, args[3] ?? {});
+    const call = async (...args: Parameters<OnnxModel['run']>): Promise<Tensor> => {
+      const { score, done } = handed(...args);
+      await done;
+      return score;
+    };
+    const prepare = (dims: readonly number[], inputs: ModelInputs) => this.prepare(dims, inputs);
+    return Object.assign(call, { [handOver]: handed, prepare, devices: [this.device] });
   }
 
   /**
@@ -266,7 +304,8 @@ export class OnnxModel extends Callable {
       sigmaEach: this.#sigmaEach,
       loadSingleThreaded,
       run: async (sample, sigma, perCall, atOnce) => {
-        const { score, done } = this.#queue(sample, sigma, Object.fromEntries(further), {}, perCall, atOnce);
+        const told = (sigma.data as Float32Array).map(this.#label);
+        const { score, done } = this.#queue(sample, told, Object.fromEntries(further), {}, perCall, atOnce);
         await done;
         return score;
       },

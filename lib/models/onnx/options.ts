@@ -3,6 +3,7 @@ import { reasonOf, ScoreSdeError } from '../../errors';
 import { assertOptions, show } from '../../options';
 import { deviceIndex } from '../../native/memory';
 import { sizeOfDims } from '../../tensor/data';
+import { dataRangeOf } from '../model';
 import { networkOptions, type NetworkOptions } from '../network/contract';
 
 const graphOptimizations = { disabled: 0, basic: 1, extended: 2, all: 99 } as const;
@@ -87,6 +88,7 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
       `sessionConfig['${keeping}']: the bytes of a network are not kept once it is loaded`,
     );
   return {
+    dataRange: dataRangeOf(options.dataRange),
     /** The network's bytes; undefined where it is a file. */
     given,
     device,

@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(kThreads, Op::kBlocks) update(const __grid_con
   const uint32_t size = static_cast<uint32_t>(left < kTile ? left : kTile);  // of this block's part of the row
   const auto place = [](int span) { return kPlain ? 4 * (threadIdx.x + span * kThreads) : 8 * threadIdx.x; };
   Span spans[kSpans];
-  Bits<kQuads> x[kSpans], m[kSpans], history[kSpans][kHistory];
+  Bits<kQuads> x[kSpans], m[kSpans], history[kSpans][kHistory] = {};
 #pragma unroll
   for (int s = 0; s < kSpans; ++s) {
     const uint32_t first = place(s);

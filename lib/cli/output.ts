@@ -1,0 +1,65 @@
+import { basename, extname, resolve } from 'node:path';
+import { reasonOf, ScoreSdeError } from '../errors';
+import { assertWritable, writeWhole } from '../files';
+
+/** Set once standard output takes no more: its pipe is closed, or its disk is full. */
+let lost: ScoreSdeError | undefined;
+
+/** Calls `tell` with ERR_IO, once, when standard output takes no more. */
+export function onLostOutput(tell: (error: ScoreSdeError) => void): void {
+  process.stdout.on('error', (cause: Error) => {
+    if (lost !== undefined) return;
+    lost = new ScoreSdeError('ERR_IO', `cannot write to standard output: ${reasonOf(cause)}`, { cause });
+    tell(lost);
+  });
+  // Nobody is left to be told where standard error takes no more.
+  process.stderr.on('error', () => {});
+}
+
+/** Writes a line to standard output. ERR_IO where it takes no more. */
+export function say(line: string): void {
+  if (lost !== undefined) throw lost;
+  process.stdout.write(`${line}\n`);
+}
+
+/** Writes a line to standard error. */
+export function warn(line: string): void {
+  process.stderr.write(`score-sde: ${line}\n`);
+}
+
+/** Where a picture goes, and where what is said about it goes. */
+export interface Output {
+  /** The file's path, or '-'. */
+  readonly name: string;
+  write(file: Uint8Array): Promise<void>;
+  say(line: string): void;
+}
+
+/**
+ * A PNG file by its path, or standard output by '-': then words go to standard error. ERR_CONFIG (another format's name),
+ * ERR_IO (not writable).
+ */
+export async function pngOutput(out: string): Promise<Output> {
+  if (out === '-')
+    return {
+      name: out,
+      write: (file) =>
+        new Promise((resolve, reject) => process.stdout.write(file, (error) => (error ? reject(error) : resolve()))),
+      say: (line) => void process.stderr.write(`${line}\n`),
+    };
+  const name = resolve(out);
+  const ending = extname(name);
+  if (!['', '.png'].includes(ending.toLowerCase()))
+    throw new ScoreSdeError('ERR_CONFIG', `--out must end in .png, as a PNG is written, got ${basename(name)}`);
+  await assertWritable(name);
+  return { name, write: (file) => writeWhole(name, file), say };
+}
+
+/** ERR_SHAPE unless samples are pictures that a PNG can hold. Asked before long work. */
+export function assertPictures(sampleShape: readonly number[]): void {
+  if (sampleShape.length !== 3 || ![1, 3, 4].includes(sampleShape[0]!))
+    throw new ScoreSdeError(
+      'ERR_SHAPE',
+      `a PNG holds samples of [1, 3 or 4 channels, height, width], and the model's are of [${sampleShape.join(', ')}]`,
+    );
+}

@@ -1,0 +1,56 @@
+import { SingleBar } from 'cli-progress';
+import { ScoreSdeError } from '../errors';
+import type { SamplingProgress } from '../sampling/run';
+import { longRun } from './estimate';
+import { warn } from './output';
+
+/** Shows a run's progress on a terminal, and speaks up where the run will take long. */
+export class Progress {
+  readonly #bar = new SingleBar({ format: '{bar} {value}/{total} steps, {eta_formatted} left', hideCursor: true });
+  #first: { readonly calls: number; readonly at: number } | undefined;
+  #isJudged = false;
+
+  /** `images` is undefined of a resumed run, whose options are fixed. `yes`: long runs are wanted. */
+  constructor(private readonly options: { images: number | undefined; yes: boolean }) {}
+
+  start(steps: number): void {
+    this.#bar.start(steps, 0);
+  }
+
+  /** The run's onProgress. ERR_CONFIG, which ends the run, where it is not to go on without --yes. */
+  readonly tell = (progress: SamplingProgress): void => {
+    const { step, total } = progress;
+    if (!Number.isNaN(total)) {
+      if (!this.#bar.isActive) this.#bar.start(total, 0);
+      this.#bar.setTotal(total);
+      this.#bar.update(step);
+    }
+    if (!this.#isJudged) this.#judge(progress);
+  };
+
+  stop(): void {
+    this.#bar.stop();
+  }
+
+  /** The second step tells what a call takes: the first one is slower, as memory is new to it. */
+  #judge({ step, total, calls }: SamplingProgress): void {
+    const at = performance.now();
+    if (this.#first === undefined) return void (this.#first = { calls, at });
+    this.#isJudged = true;
+    const { images, yes } = this.options;
+    const secondsPerCall = (at - this.#first.at) / 1000 / (calls - this.#first.calls);
+    const all = Math.round((calls / step) * total);
+    const text =
+      images === undefined
+        ? longRun({ secondsPerCall, calls: all - calls, images: 1 }, false)
+        : longRun({ secondsPerCall, calls: all, images });
+    if (text !== undefined) sayLong(text, yes);
+  }
+}
+
+/** ERR_CONFIG on a terminal, unless the user has agreed. In a pipe nobody can agree: the run goes on. */
+export function sayLong(text: string, yes: boolean): void {
+  if (yes) return;
+  if (process.stderr.isTTY) throw new ScoreSdeError('ERR_CONFIG', `${text}: --yes begins it`);
+  warn(text);
+}

@@ -1,0 +1,49 @@
+import { ScoreSdeError } from '../errors';
+import { assertOptions, show } from '../options';
+import { behind, dataRangeOf, type ModelInputs, type ScoreModel } from './model';
+import { kindOptions, parameterizationOf, type NetworkKind } from './network/kind';
+import { scoreOf } from './network/score';
+
+type Options = Omit<NetworkKind, 'prediction' | 'preconditioning'>;
+
+/**
+ * A score model of a network that gives or takes something else: see {@link NetworkKind}. In a run its arithmetic is a part
+ * of the updates and costs no pass of its own, but for networks that see x scaled. The network's prepare, devices and
+ * dispose are the model's.
+ * @param model The network, called as (x, what it is told, inputs, context)
+ * @throws ScoreSdeError ERR_CONFIG, ERR_RANGE
+ */
+export function fromNetwork(model: ScoreModel, kind: NetworkKind = {}): ScoreModel {
+  assertOptions(kind, kindOptions);
+  if (typeof model !== 'function')
+    throw new ScoreSdeError('ERR_CONFIG', `model must be a function of sample and sigma, got ${show(model)}`);
+  if (model[behind] !== undefined)
+    throw new ScoreSdeError('ERR_CONFIG', 'model is a score model already: it was made from a network of another kind');
+  const parameterization = parameterizationOf(kind);
+  const dataRange = dataRangeOf(kind.dataRange) ?? model.dataRange;
+  const { prepare, devices, dispose } = model;
+  const face = {
+    ...(prepare && { prepare: (dims: readonly number[], inputs: ModelInputs) => model.prepare!(dims, inputs) }),
+    ...(devices && { devices }),
+    ...(dispose && { dispose: () => model.dispose!() }),
+    ...(dataRange && { dataRange }),
+  };
+  const call = (...args: Parameters<ScoreModel>) => model(...args);
+  if (parameterization === undefined) return Object.assign(call, face, { [behind]: undefined });
+  return Object.assign(scoreOf(model, parameterization), face, { [behind]: { network: model, parameterization } });
+}
+
+/** A score model of a denoiser D(x; sigma), as EDM's and k-diffusion's: s = (D - x) / sigma^2. See {@link fromNetwork}. */
+export function fromDenoiser(model: ScoreModel, options: Options = {}): ScoreModel {
+  return fromNetwork(model, { ...options, prediction: 'denoised' });
+}
+
+/** A score model of a network that predicts the noise, x = x0 + sigma eps: s = -eps / sigma. See {@link fromNetwork}. */
+export function fromNoisePrediction(model: ScoreModel, options: Options = {}): ScoreModel {
+  return fromNetwork(model, { ...options, prediction: 'noise' });
+}
+
+/** A score model of a v-prediction network, which sees x / sqrt(1 + sigma^2). See {@link fromNetwork}. */
+export function fromVPrediction(model: ScoreModel, options: Options = {}): ScoreModel {
+  return fromNetwork(model, { ...options, prediction: 'v_prediction' });
+}

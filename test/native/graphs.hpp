@@ -1,0 +1,112 @@
+// Steps in captured graphs, and after captures.
+#pragma once
+
+#include "steps.hpp"
+
+namespace score_sde::parity {
+
+/// What work() enqueues, captured.
+class Graph {
+ public:
+  Graph(cudaStreamCaptureMode mode, const std::function<void()>& work)
+      : stream_(reinterpret_cast<cudaStream_t>(context->stream())) {
+    call(cudaStreamBeginCapture(stream_, mode));
+    work();
+    call(cudaStreamEndCapture(stream_, &graph_));
+    call(cudaGraphInstantiate(&replay_, graph_, 0));
+  }
+  ~Graph() {
+    cudaGraphExecDestroy(replay_);
+    cudaGraphDestroy(graph_);
+  }
+  Graph(const Graph&) = delete;
+  void launch() const {
+    call(cudaGraphLaunch(replay_, stream_));
+    call(cudaStreamSynchronize(stream_));
+  }
+
+ private:
+  static void call(cudaError_t error) {
+    if (error != cudaSuccess) fail(std::string("a graph: ") + cudaGetErrorName(error));
+  }
+  const cudaStream_t stream_;
+  cudaGraph_t graph_ = nullptr;
+  cudaGraphExec_t replay_ = nullptr;
+};
+
+/// A graph whose records and streams lie in device memory, replayed with others of the same kinds.
+inline void replayed(const std::string& name, const Case& c, const std::function<std::vector<RowStep>()>& next) {
+  label = "graph of " + name + " " + show(c);
+  Operands o(c);
+  std::vector<RowStep> rows = next();
+  std::vector<PhiloxStream> streams = streamsOf(c);
+  const Uploaded<RowStep> records(rows);
+  const Uploaded<PhiloxStream> places(streams);
+  const Wanted wanted{.mean = true, .pushed = true};
+  StepParams p = paramsOf(c, rows, wanted, o, Place::Device);
+  p.device = records.data();
+  p.deviceRows = rows.size();
+  if (p.noise.kind == Noise::Kind::Philox) {
+    p.noise.device = places.data();
+    p.noise.deviceStreams = streams.size();
+  }
+  const Graph graph(cudaStreamCaptureModeThreadLocal, [&] { check(context->backend().step(p, nullptr)); });
+  for (int turn = 0; turn < 3; ++turn) {
+    for (RowStep& row : rows) {
+      row.sigma += 0.25f;
+      row.snr *= 1.1f;
+      row.a *= 0.9f;
+      row.e += 0.1f;
+    }
+    for (PhiloxStream& stream : streams) stream.counter += 4000;
+    const_cast<Uploaded<RowStep>&>(records).set(rows);
+    const_cast<Uploaded<PhiloxStream>&>(places).set(streams);
+    graph.launch();
+    StepParams host = paramsOf(c, rows, wanted, o, Place::Host);
+    if (host.noise.kind == Noise::Kind::Philox) host.noise.philox = streams;
+    check(cpu::backend().step(host, nullptr));
+    compareAll(o);
+  }
+}
+
+/// A context's first steps are captured, and the graph is not launched: steps afterwards are as ever, and the graph then.
+inline void capturedFirst(cudaStreamCaptureMode mode, const Case& c, const std::vector<RowStep>& rows) {
+  context.reset();
+  check(cuda::open(0, context));
+  label = "captured first " + show(c);
+  Operands o(c), later(c);
+  const Graph graph(mode, [&] {
+    check(context->backend().step(paramsOf(c, rows, {}, later, Place::Device), nullptr));
+    check(context->backend().step(paramsOf(c, rows, {}, later, Place::Device), nullptr));
+  });
+  for (const Place place : {Place::Host, Place::Device})
+    check(on(place).step(paramsOf(c, rows, {}, o, place), nullptr));
+  compareAll(o);
+  check(cpu::backend().step(paramsOf(c, rows, {}, later, Place::Host), nullptr));
+  graph.launch();
+  compareAll(later);
+}
+
+inline void graphs() {
+  constexpr Dtype kFloat32 = Dtype::Float32;
+  for (const Source source : {Source::Given, Source::Stream, Source::Streams, Source::Mixed})
+    for (const Shape shape : {Shape{3, 5000}, Shape{2, 40000}, Shape{70, 9}}) {
+      const Case c{shape, kFloat32, kFloat32, kFloat32, 0, source};
+      for (int kind = 0; kind < 3; ++kind)
+        replayed("kind " + std::to_string(kind), c, [&] { return std::vector{anyRow(c, kind)}; });
+      replayed("any", c, [&] { return rowsOf(c, [&] { return anyRow(c); }); });
+      if (shape.rows > 60) continue;  // which a capture takes from device memory alone
+      for (const auto mode : {cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeGlobal})
+        capturedFirst(mode, c, rowsOf(c, [&] { return anyRow(c, mode == cudaStreamCaptureModeGlobal ? 1 : -1); }));
+    }
+  label = "many rows in a graph";
+  const Case many{{200, 5}, kFloat32, kFloat32, kFloat32};
+  Operands o(many);
+  const Graph graph(cudaStreamCaptureModeThreadLocal, [&] {
+    const Status status = context->backend().step(
+        paramsOf(many, rowsOf(many, [&] { return anyRow(many); }), {}, o, Place::Device), nullptr);
+    if (status.ok()) fail("was taken from host memory");
+  });
+}
+
+}  // namespace score_sde::parity

@@ -1,0 +1,250 @@
+import {
+  fromDenoiser,
+  fromNetwork,
+  fromNoisePrediction,
+  fromVPrediction,
+  ScoreSdeVePipeline,
+  ScoreSdeVeScheduler,
+  Tensor,
+  type Conditioning,
+  type ErrorCode,
+  type NetworkKind,
+  type RunOptions,
+  type ScoreModel,
+} from '../lib';
+import { devices, elementsOf } from './support/devices';
+import { maxAbs, within } from './support/golden';
+import { failure, rejection, sentence } from './support/refusals';
+
+const floats = (tensor: { data: unknown }) => tensor.data as Float32Array;
+const shape = [2, 3, 3];
+const size = 18;
+
+/** D of data N(mean, 0.3^2), by pixel, in double. */
+const mean = (i: number) => 0.5 + 0.4 * Math.sin(i);
+const denoised = (x: number, sigma: number, i: number) => {
+  const variance = 0.09;
+  return (x * variance + mean(i % size) * sigma * sigma) / (variance + sigma * sigma);
+};
+
+const sigmaMin = 0.01;
+const sigmaMax = 12;
+
+/** A network that computes its output from what the sample is, whatever it sees and is told of it. */
+function network(
+  output: (x: number, sigma: number, D: number) => number,
+  sigmaOf: (told: number) => number = (told) => told,
+  xOf: (seen: number, sigma: number) => number = (seen) => seen,
+): ScoreModel {
+  return (sample, told) => {
+    const data = floats(sample).map((seen, i) => {
+      const sigma = sigmaOf(floats(told)[Math.floor(i / size)]!);
+      const x = xOf(seen, sigma);
+      return output(x, sigma, denoised(x, sigma, i));
+    });
+    return new Tensor('float32', data, sample.dims);
+  };
+}
+
+const score = network((x, sigma, D) => (D - x) / sigma ** 2);
+const alpha = (sigma: number) => 1 / Math.sqrt(1 + sigma ** 2);
+const edm = (data: number) => {
+  const total = (sigma: number) => Math.sqrt(sigma ** 2 + data ** 2);
+  return network(
+    (x, sigma, D) => (D - (data ** 2 / total(sigma) ** 2) * x) / ((sigma * data) / total(sigma)),
+    (told) => Math.exp(4 * told),
+    (seen, sigma) => seen * total(sigma),
+  );
+};
+const alphas = Array.from({ length: 1000 }, (_, t) => 1 / (1 + (0.005 * 4000 ** (t / 999)) ** 2));
+
+/** Each kind of network by a model of its own; what the reference's score gives, each must give. */
+const kinds: [string, () => ScoreModel][] = [
+  ['denoised', () => fromDenoiser(network((_x, _s, D) => D))],
+  ['noise', () => fromNoisePrediction(network((x, sigma, D) => (x - D) / sigma))],
+  [
+    'v_prediction',
+    () =>
+      fromVPrediction(
+        network(
+          (x, sigma, D) => (alpha(sigma) ** 2 * x - D) / (alpha(sigma) * sigma),
+          undefined,
+          (seen, sigma) => seen / alpha(sigma),
+        ),
+      ),
+  ],
+  [
+    'log_sigma',
+    () =>
+      fromNetwork(
+        network((x, s, D) => (D - x) / s ** 2, Math.exp),
+        { conditioning: 'log_sigma' },
+      ),
+  ],
+  [
+    'log_sigma_quarter',
+    () =>
+      fromDenoiser(
+        network(
+          (_x, _s, D) => D,
+          (told) => Math.exp(4 * told),
+        ),
+        { conditioning: 'log_sigma_quarter' },
+      ),
+  ],
+  [
+    't',
+    () =>
+      fromNoisePrediction(
+        network(
+          (x, s, D) => (x - D) / s,
+          (t) => sigmaMin * (sigmaMax / sigmaMin) ** t,
+        ),
+        { conditioning: { t: [sigmaMin, sigmaMax] } },
+      ),
+  ],
+  [
+    'tutorial',
+    () =>
+      fromDenoiser(
+        network(
+          (_x, _s, D) => D,
+          (t) => Math.sqrt((25 ** (2 * t) - 1) / (2 * Math.log(25))),
+        ),
+        { conditioning: { tutorial: 25 } },
+      ),
+  ],
+  ['preconditioning edm', () => fromNetwork(edm(0.5), { preconditioning: 'edm' })],
+  ['preconditioning { sigmaData }', () => fromNetwork(edm(0.3), { preconditioning: { sigmaData: 0.3 } })],
+  [
+    'preconditioning ve',
+    () =>
+      fromNetwork(
+        network(
+          (x, s, D) => (D - x) / s,
+          (told) => 2 * Math.exp(told),
+        ),
+        { preconditioning: 've' },
+      ),
+  ],
+];
+
+const pipelineOf = (model: ScoreModel, device = 'cpu') =>
+  new ScoreSdeVePipeline({
+    scheduler: new ScoreSdeVeScheduler({ sigmaMin, sigmaMax, numTrainTimesteps: 12 }),
+    model,
+    sampleShape: shape,
+    device,
+  });
+
+const runs: [string, RunOptions][] = [
+  ['pc', {}],
+  ['er_sde', { calls: 10 }],
+  ['lms', { solver: 'lms', calls: 10 }],
+  ['heun', { solver: 'heun', calls: 9 }],
+];
+
+describe.each(devices)('on %s', (device) => {
+  describe.each(kinds)('%s', (_, make) => {
+    test.each(runs)('gives the samples of the score: %s', async (_, options) => {
+      const given = { ...options, batchSize: 2, seed: 5 };
+      const expected = await elementsOf((await pipelineOf(score, device).run(given)).samples);
+      const found = await elementsOf((await pipelineOf(make(), device).run(given)).samples);
+      // What the network is told is float32, and so is what it gives: ln sigma / 4 costs digits of sigma.
+      within(found, expected, 2e-5 * Math.max(1, maxAbs(expected)));
+    });
+
+    test('is a score model by itself', async () => {
+      const x = Tensor.zeros([3, ...shape]);
+      floats(x).forEach((_v, i, all) => (all[i] = Math.sin(i) * 2));
+      const sigma = Float32Array.from([0.05, 1, 8]);
+      const levels = new Tensor('float32', sigma, [3]);
+      const expected = floats((await score(x, levels)) as Tensor);
+      const found = floats((await make()(x, levels)) as Tensor);
+      within(found, expected, 2e-5 * maxAbs(expected));
+    });
+  });
+});
+
+test('the nearest of a table of levels is what a discrete network is told', async () => {
+  const told: number[] = [];
+  const watched: ScoreModel = (sample, sigma) => {
+    told.push(floats(sigma)[0]!);
+    return new Tensor('float32', new Float32Array(sample.size), sample.dims);
+  };
+  const run = async (conditioning: Conditioning, grid: number[]) => {
+    told.length = 0;
+    await pipelineOf(fromDenoiser(watched, { conditioning })).run({ solver: 'euler', grid, seed: 1 });
+    return [...told];
+  };
+  const geometric = { geometric: [0.01, 10] } as const;
+  expect(await run({ index: 4, sigmas: geometric }, [10, 1.1, 0.09, 0.01])).toEqual([0, 1, 2, 3]);
+  expect(await run({ index: 4, sigmas: geometric, descending: false }, [10, 1.1, 0.09, 0.01])).toEqual([3, 2, 1, 0]);
+  expect(await run({ index: 3, sigmas: [0.1, 5, 2] }, [12, 2.1, 0.2, 0.01])).toEqual([1, 2, 0, 0]);
+  const steps = await run({ alphasCumprod: alphas }, [20, 0.005 * 4000 ** (500.25 / 999), 0.005]);
+  within(steps, [999, 500.25, 0], 1e-4);
+});
+
+test('images are mapped from the range of the data', async () => {
+  const constant: ScoreModel = (sample) =>
+    new Tensor(
+      'float32',
+      new Float32Array(sample.size).map((_, i) => [-1, 0, 0.5, 2][i % 4]!),
+      sample.dims,
+    );
+  const model = fromDenoiser(constant, { dataRange: [-1, 1] });
+  expect(model.dataRange).toEqual([-1, 1]);
+  const own = await pipelineOf(model).run({ calls: 5, seed: 1 });
+  expect([...floats(own.images).slice(0, 4)]).toEqual([0, 0.5, 0.75, 1]);
+  expect([...floats(own.samples).slice(0, 4)]).toEqual([-1, 0, 0.5, 2]);
+  const other = await pipelineOf(model).run({ calls: 5, seed: 1, dataRange: [0, 2] });
+  expect([...floats(other.images).slice(0, 4)]).toEqual([0, 0, 0.25, 1]);
+});
+
+test('what the network has, the model has', async () => {
+  const dispose = jest.fn(async () => {});
+  const prepare = jest.fn((_dims: readonly number[], inputs: object) => inputs as never);
+  const model = fromDenoiser(
+    Object.assign(
+      network((_x, _s, D) => D),
+      { dispose, prepare, devices: ['cpu', 'cuda'] },
+    ),
+  );
+  expect(model.devices).toEqual(['cpu', 'cuda']);
+  const pipeline = pipelineOf(model);
+  await pipeline.run({ calls: 2, modelInputs: { class_labels: 3 } });
+  expect(prepare).toHaveBeenCalledWith([1, ...shape], { class_labels: 3 });
+  await pipeline.dispose();
+  expect(dispose).toHaveBeenCalledTimes(1);
+});
+
+const wrong: [string, NetworkKind, ErrorCode, RegExp][] = [
+  ['no prediction', { prediction: 'epsilon' as never }, 'ERR_CONFIG', /prediction must be .*, got "epsilon"/],
+  ['no conditioning', { conditioning: 'lambda' as never }, 'ERR_CONFIG', /conditioning must be .*, got "lambda"/],
+  ['t without a range', { conditioning: 't' }, 'ERR_CONFIG', /needs a range/],
+  ['a range upside down', { conditioning: { t: [5, 1] } }, 'ERR_RANGE', /0 < sigmaMin < sigmaMax/],
+  ['geometric without a range', { conditioning: { index: 4, sigmas: 'geometric' } }, 'ERR_CONFIG', /geometric: \[/],
+  ['another number of levels', { conditioning: { index: 4, sigmas: [1, 2] } }, 'ERR_RANGE', /must be 4 numbers/],
+  ['alphas that grow', { conditioning: { alphasCumprod: [0.1, 0.5] } }, 'ERR_RANGE', /that decrease/],
+  ['no preconditioning', { preconditioning: 'vp' as never }, 'ERR_CONFIG', /preconditioning must be .*, got "vp"/],
+  ['sigmaData 0', { preconditioning: { sigmaData: 0 } }, 'ERR_CONFIG', /sigmaData/],
+  ['two of them', { preconditioning: 'edm', prediction: 'noise' }, 'ERR_CONFIG', /both given/],
+  ['a range of nothing', { dataRange: [1, 1] }, 'ERR_RANGE', /dataRange must be/],
+  ['an unknown option', { predict: 'noise' } as NetworkKind, 'ERR_CONFIG', /unknown option "predict"/],
+];
+test.each(wrong)('%s is refused', (_, kind, code, says) => {
+  sentence(
+    failure(() => fromNetwork(score, kind)),
+    code,
+    says,
+  );
+});
+
+test('a model of a network is not one of another kind, too', async () => {
+  sentence(
+    failure(() => fromDenoiser(fromDenoiser(score))),
+    'ERR_CONFIG',
+    /score model already/,
+  );
+  sentence(await rejection(async () => fromDenoiser({} as never)), 'ERR_CONFIG', /model must be a function/);
+});
