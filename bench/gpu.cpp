@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -67,14 +68,41 @@ struct Case {
   Shape shape;
 };
 
+enum class Op { StepPred, StepCorrect, Linear1, Linear2, Linear3 };
+constexpr Op kOps[] = {Op::StepPred, Op::StepCorrect, Op::Linear1, Op::Linear2, Op::Linear3};
+const char* const kNames[] = {"stepPred", "stepCorrect", "linear1", "linear2", "linear3"};
+/// What it must move: x, m and x', and above order 1 the values pushed before and its own.
+constexpr size_t kTensors[] = {3, 3, 3, 5, 6};
+
+/// The record of every row: a predictor's, a corrector's, or that of a multistep solver without noise, whose network
+/// tells the noise.
+RowStep recordOf(Op op) {
+  RowStep row;
+  if (op == Op::StepPred || op == Op::StepCorrect) {
+    row.kind = op == Op::StepPred ? RowStep::Kind::Predict : RowStep::Kind::Correct;
+    row.normals = RowStep::Normals::Drawn;
+    row.sigma = 2.0f;
+    row.next = 1.9f;
+    row.snr = 0.15f;
+    return row;
+  }
+  row.terms = op == Op::Linear1 ? 1 : op == Op::Linear2 ? 2 : 3;
+  row.converts = true;
+  row.px = 1.0f;
+  row.pm = -2.0f;
+  row.a = 0.9f;
+  for (int k = 0; k < row.terms; ++k) row.b[k] = 0.1f / static_cast<float>(k + 1);
+  return row;
+}
+
 /// What changes from step to step, in the device's memory, so that one graph serves all of them.
 struct Scalars {
   PhiloxStream stream;
-  float sigma, adjacent, snr;
+  RowStep rows[std::size(kOps)];
 };
 constexpr int kSteps = 20;
 
-/// The two steps of a batch; with its scalars in the launch, or, where `scalars` is given, in memory.
+/// The steps of a batch; with their records in the launch, or, where `scalars` is given, in memory.
 class Steps {
  public:
   /// With a stream of noise for each sample where `each` says so.
@@ -84,44 +112,40 @@ class Steps {
     fill.noise.kind = Noise::Kind::Philox;
     fill.noise.type = type;
     fill.noise.philox = {{7, 0}};
-    for (const auto& buffer : {sample_, score_}) {
+    for (const auto& buffer : {sample_, output_, before_[0], before_[1]}) {
       fill.out = {buffer->data, type};
       check(context->backend().randn(fill));
     }
-    pred_.shape = correct_.shape = c.shape;
-    pred_.sample = correct_.sample = {sample_->data, type};
-    pred_.modelOutput = correct_.modelOutput = {score_->data, type};
-    pred_.out = correct_.out = {out_->data, type};
-    pred_.noise = correct_.noise = fill.noise;
-    for (uint64_t row = 1; each && row < c.shape.rows; ++row) {
-      pred_.noise.philox.push_back({7 + row, 0});
-      correct_.noise.philox.push_back({7 + row, 0});
-    }
-    correct_.noise.type = Dtype::Float32;
-    pred_.sigma.values = {2.0f};
-    pred_.adjacentSigma.values = {1.9f};
-    correct_.snr.values = {0.15f};
+    params_.shape = c.shape;
+    params_.sample = {sample_->data, type};
+    params_.output = {output_->data, type};
+    params_.out = {out_->data, type};
+    for (size_t k = 0; k < 2; ++k) params_.history[k] = {before_[k]->data, type};
+    params_.noise = fill.noise;
+    for (uint64_t row = 1; each && row < c.shape.rows; ++row) params_.noise.philox.push_back({7 + row, 0});
   }
 
-  void run(bool correct, Scalars* scalars = nullptr) const {
-    StepPredParams p = pred_;
-    StepCorrectParams q = correct_;
+  void run(Op op, const Scalars* scalars = nullptr) const {
+    StepParams p = params_;
+    p.rows = {recordOf(op)};
+    if (op == Op::StepCorrect) p.noise.type = Dtype::Float32;
+    // The oldest value that is read gives its place to the new one.
+    if (p.rows[0].terms > 1) p.pushed = {before_[p.rows[0].terms - 2u]->data, p.out.type};
     if (scalars != nullptr) {
-      p.noise.device = q.noise.device = &scalars->stream;
-      p.noise.deviceStreams = q.noise.deviceStreams = 1;
-      p.sigma.device = &scalars->sigma;
-      p.adjacentSigma.device = &scalars->adjacent;
-      q.snr.device = &scalars->snr;
+      p.noise.device = &scalars->stream;
+      p.noise.deviceStreams = 1;
+      p.device = &scalars->rows[static_cast<size_t>(op)];
+      p.deviceRows = 1;
     }
-    check(correct ? context->backend().stepCorrect(q, nullptr) : context->backend().stepPred(p, nullptr));
+    check(context->backend().step(p, nullptr));
   }
 
   const size_t bytes;  // of a tensor
 
  private:
-  const std::shared_ptr<cuda::Buffer> sample_ = memory(bytes), score_ = memory(bytes), out_ = memory(bytes);
-  StepPredParams pred_;
-  StepCorrectParams correct_;
+  const std::shared_ptr<cuda::Buffer> sample_ = memory(bytes), output_ = memory(bytes), out_ = memory(bytes);
+  const std::shared_ptr<cuda::Buffer> before_[2] = {memory(bytes), memory(bytes)};
+  StepParams params_;
 };
 
 /// What work() enqueues, captured.
@@ -148,18 +172,19 @@ class Graph {
   cudaGraphExec_t replay_ = nullptr;
 };
 
-/// One step beside the bytes that it must move: score, sample and result once.
-void measure(const Case& c, Dtype type, bool correct, double bytesPerSecond, const std::function<void()>& flush,
+/// One step beside the bytes that it must move: each operand and result once.
+void measure(const Case& c, Dtype type, Op op, double bytesPerSecond, const std::function<void()>& flush,
              Scalars* scalars) {
   const Steps steps(c, type);
-  const std::function<void()> work = [&] { steps.run(correct); };
+  const std::function<void()> work = [&] { steps.run(op); };
   work();
-  const Graph one([&] { steps.run(correct, scalars); });
+  const Graph one([&] { steps.run(op, scalars); });
   const Graph many([&] {
-    for (int i = 0; i < kSteps; ++i) steps.run(correct, scalars);
+    for (int i = 0; i < kSteps; ++i) steps.run(op, scalars);
   });
   const auto nothing = [] {};
-  const double bound = 1e6 * 3.0 * static_cast<double>(steps.bytes) / bytesPerSecond;
+  const size_t tensors = kTensors[static_cast<size_t>(op)];
+  const double bound = 1e6 * static_cast<double>(tensors * steps.bytes) / bytesPerSecond;
   const double flushed = timed(flush, work, 1), warm = timed(nothing, work, kSteps);
   const double graphFlushed = timed(
       flush, [&] { one.launch(); }, 1);
@@ -167,9 +192,9 @@ void measure(const Case& c, Dtype type, bool correct, double bytesPerSecond, con
                                nothing, [&] { many.launch(); }, 1) /
                            kSteps;
   std::printf(
-      "{\"op\":\"%s\",\"case\":\"%s\",\"type\":\"%s\",\"launches\":%zu,\"bound_us\":%.2f,\"stream_flushed_us\":%.2f,"
+      "{\"op\":\"%s\",\"case\":\"%s\",\"type\":\"%s\",\"launches\":%zu,\"tensors\":%zu,\"bound_us\":%.2f,\"stream_flushed_us\":%.2f,"
       "\"stream_warm_us\":%.2f,\"graph_flushed_us\":%.2f,\"graph_warm_us\":%.2f,\"flushed_ratio\":%.3f}\n",
-      correct ? "stepCorrect" : "stepPred", c.name, type == Dtype::Float32 ? "float32" : "bfloat16", one.nodes, bound,
+      kNames[static_cast<size_t>(op)], c.name, type == Dtype::Float32 ? "float32" : "bfloat16", one.nodes, tensors, bound,
       flushed, warm, graphFlushed, graphWarm, flushed / bound);
 }
 
@@ -178,10 +203,10 @@ void measure(const Case& c, Dtype type, bool correct, double bytesPerSecond, con
 /// stream each sample has its own noise, whose state, for more than 64 of them, is copied to the device with each call.
 void loop(const Case& c, Scalars* scalars, const Scalars* table) {
   const Steps steps(c, Dtype::Float32);
-  steps.run(true);
+  steps.run(Op::StepCorrect);
   const Graph graph([&] {
-    steps.run(true, scalars);
-    steps.run(false, scalars);
+    steps.run(Op::StepCorrect, scalars);
+    steps.run(Op::StepPred, scalars);
   });
   int at = 0;
   const auto step = [&] {
@@ -210,8 +235,8 @@ void loop(const Case& c, Scalars* scalars, const Scalars* table) {
   const char* const replayed = waits(step);
   const Steps seeded(c, Dtype::Float32, true);
   const char* const called = waits([&] {
-    seeded.run(true);
-    seeded.run(false);
+    seeded.run(Op::StepCorrect);
+    seeded.run(Op::StepPred);
   });
   std::printf(
       "{\"op\":\"loop\",\"case\":\"%s\",\"type\":\"float32\",\"step_us\":%.2f,\"host_waits\":%s,"
@@ -238,7 +263,15 @@ int main(int argc, char** argv) {
   std::printf("{\"device\":\"%s\",\"copy_GB_per_s\":%.1f}\n", properties.name, bytesPerSecond / 1e9);
   const auto flush = [&] { check(cudaMemsetAsync(a->data, 1, coldBytes, stream)); };
   std::vector<Scalars> each;
-  for (int i = 0; i < kSteps; ++i) each.push_back({{7, uint64_t(i) << 32}, 2.0f - 0.05f * i, 1.95f - 0.05f * i, 0.15f});
+  for (int i = 0; i < kSteps; ++i) {
+    Scalars& scalars = each.emplace_back();
+    scalars.stream = {7, static_cast<uint64_t>(i) << 32};
+    for (const Op op : kOps) {
+      RowStep& row = scalars.rows[static_cast<size_t>(op)] = recordOf(op);
+      row.sigma = 2.0f - 0.05f * static_cast<float>(i);
+      row.next = 1.95f - 0.05f * static_cast<float>(i);
+    }
+  }
   const auto now = memory(sizeof(Scalars)), table = memory(each.size() * sizeof(Scalars));
   check(context->upload(now->data, each.data(), sizeof(Scalars)));
   check(context->upload(table->data, each.data(), each.size() * sizeof(Scalars)));
@@ -249,7 +282,7 @@ int main(int argc, char** argv) {
   for (const Case& c : cases) {
     if (brief && c.shape.size() > 16 * 4096) continue;
     for (const Dtype type : {Dtype::Float32, Dtype::Bfloat16})
-      for (const bool correct : {false, true}) measure(c, type, correct, bytesPerSecond, flush, scalars);
+      for (const Op op : kOps) measure(c, type, op, bytesPerSecond, flush, scalars);
     loop(c, scalars, static_cast<Scalars*>(table->data));
   }
   return 0;

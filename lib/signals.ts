@@ -56,9 +56,9 @@ export class Wait {
           this.#reject = undefined;
           resolve(value);
         },
-        (error: unknown) => {
+        (error: Error) => {
           this.#reject = undefined;
-          reject(error as Error);
+          reject(error);
         },
       );
     });

@@ -1,50 +1,28 @@
-import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { PNG } from 'pngjs';
-import { devices, Generator, getNumThreads, ScoreSdeVePipeline, type ErrorCode, type RunOptions } from '../lib';
+import {
+  devices,
+  Generator,
+  getNumThreads,
+  ScoreSdeVePipeline,
+  solverList,
+  type ErrorCode,
+  type RunOptions,
+} from '../lib';
+import { main, run, sample, start } from './support/command';
 import { pipelineFolder, removeFolders, temporaryFolder } from './support/folders';
+import { formulaGraph } from './support/onnx';
+import { root } from './support/paths';
 
-const root = join(__dirname, '..');
-const main = join(root, 'dist', 'cli', 'main.js');
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
 
-// The command that users run is the compiled one.
 afterAll(removeFolders);
 
 /** So many steps (samplingEps allows no more) that only what ends before the work, or in it, ends in time. */
 const forever = ['--steps', '99000'];
-
-interface Ended {
-  code: number | null;
-  signal: NodeJS.Signals | null;
-  stdout: string;
-  stderr: string;
-}
-
-function start(args: string[], cwd: string, env: NodeJS.ProcessEnv = {}) {
-  // What jest is told is not the command's business.
-  const { NODE_OPTIONS: _, ...inherited } = process.env;
-  const child = spawn(process.execPath, [main, ...args], { cwd, env: { ...inherited, ...env } });
-  let [stdout, stderr] = ['', ''];
-  child.stdout.on('data', (data: Buffer) => (stdout += data.toString()));
-  child.stderr.on('data', (data: Buffer) => (stderr += data.toString()));
-  const ended = new Promise<Ended>((resolve) =>
-    child.on('close', (code, signal) => resolve({ code, signal, stdout, stderr })),
-  );
-  return { child, ended };
-}
-
-const run = (args: string[], cwd: string, env?: NodeJS.ProcessEnv) => start(args, cwd, env).ended;
-
-/** Runs `sample`, which must succeed without a word on stderr. */
-async function sample(args: string[], cwd: string): Promise<string> {
-  const { stdout, ...ended } = await run(['sample', ...args], cwd);
-  expect(ended).toEqual({ code: 0, signal: null, stderr: '' });
-  expect(stdout).toMatch(/^[^\n]+\n$/);
-  return stdout.trimEnd();
-}
 
 /** The same in this process. */
 async function picture(options: RunOptions, columns?: number): Promise<Buffer> {
@@ -111,6 +89,50 @@ describe('sample', () => {
     ]);
   });
 
+  test.each<{ args: string; options: RunOptions; steps: number; calls: number }>([
+    { args: '', options: { calls: 20 }, steps: 20, calls: 20 },
+    { args: '--calls 5 --solver er_sde', options: { calls: 5 }, steps: 5, calls: 5 },
+    { args: '--steps 4 --solver er_sde', options: { numInferenceSteps: 4, solver: 'er_sde' }, steps: 4, calls: 4 },
+    { args: '--solver pc --calls 6 --snr 0.2', options: { solver: 'pc', calls: 6, snr: 0.2 }, steps: 3, calls: 6 },
+    {
+      args: '--calls 6 --eta 0 --order 2 --grid linear --sigma-min 0.02 --sigma-max 10',
+      options: { calls: 6, eta: 0, order: 2, grid: 'linear', sigmaMin: 0.02, sigmaMax: 10 },
+      steps: 6,
+      calls: 6,
+    },
+    {
+      args: '--solver dpmpp_2m --steps 4 --grid polyexponential --rho 2',
+      options: { solver: 'dpmpp_2m', numInferenceSteps: 4, grid: 'polyexponential', rho: 2 },
+      steps: 4,
+      calls: 4,
+    },
+  ])('the solver by "$args"', async ({ args, options, steps, calls }) => {
+    const cwd = await temporaryFolder();
+    const words = args.split(' ').filter(Boolean);
+    const said = await sample([...words, '--seed', '7', '--batch', '2', '--out', 'x.png'], cwd);
+    expect(said.split(', ').slice(2, 4)).toEqual([`${steps} steps`, `${calls} network calls`]);
+    expect(await readFile(join(cwd, 'x.png'))).toEqual(await picture({ ...options, seed: 7, batchSize: 2 }));
+  });
+
+  test('a solver that decides on its steps', async () => {
+    const cwd = await temporaryFolder();
+    await sample(['--solver', 'dpm_adaptive', '--seed', '7', '--batch', '1', '--out', 'x.png'], cwd);
+    const expected = await picture({ solver: 'dpm_adaptive', seed: 7 });
+    expect(await readFile(join(cwd, 'x.png'))).toEqual(expected);
+  });
+
+  test('--out - is standard output, and words go to standard error', async () => {
+    const cwd = await temporaryFolder();
+    const { child, ended } = start(['sample', '--calls', '2', '--seed', '7', '--batch', '2', '--out', '-'], cwd);
+    const chunks: Buffer[] = [];
+    child.stdout.on('data', (chunk: Buffer) => chunks.push(chunk));
+    const { code, stderr } = await ended;
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/^-: 2 images, seed 7 [^\n]+\n$/);
+    expect(Buffer.concat(chunks)).toEqual(await picture({ calls: 2, seed: 7, batchSize: 2 }));
+    expect(await readdir(cwd)).toEqual([]);
+  });
+
   test('the seed it says makes the same picture again', async () => {
     const folder = await temporaryFolder();
     const few = ['--batch', '2', '--steps', '3'];
@@ -147,6 +169,7 @@ describe('sample fails with one line, code 1 and no file', () => {
   const plain = () => pipelineFolder();
   const foreign = () => pipelineFolder({ 'model_index.json': { _class_name: 'DDPMPipeline' } });
   const corrupt = () => pipelineFolder({ 'unet/model.onnx': 'not a network' });
+  const vectors = () => pipelineFolder({ 'unet/model.onnx': formulaGraph({ name: 'lin' }, [2]) });
   const empty = () => pipelineFolder({ 'unet/model.onnx': '' });
   const rows: [string, () => Promise<string[]> | string[], ErrorCode, RegExp][] = [
     ['no such model', () => ['--model', 'none'], 'ERR_CONFIG', /none holds no model_index.json.*digits/],
@@ -154,6 +177,13 @@ describe('sample fails with one line, code 1 and no file', () => {
     ['another pipeline', async () => ['--model', await foreign()], 'ERR_CONFIG', /DDPMPipeline/],
     ['a corrupt network', async () => ['--model', await corrupt()], 'ERR_MODEL', /model.onnx cannot be loaded/],
     ['an empty network', async () => ['--model', await empty()], 'ERR_MODEL', /model.onnx cannot be loaded/],
+    ['samples that are no pictures', async () => ['--model', await vectors()], 'ERR_SHAPE', /PNG .*\[2\]/],
+    ['another format', () => ['--out', 'x.jpg'], 'ERR_CONFIG', /\.png.*got x\.jpg/],
+    ['an unknown solver', () => ['--solver', 'ddim'], 'ERR_CONFIG', /"ddim".*pc.*er_sde.*dpm_adaptive/],
+    ['an option of another solver', () => ['--solver', 'euler', '--eta', '1'], 'ERR_CONFIG', /"euler".*"eta"/],
+    ['steps that the solver decides on', () => ['--solver', 'dpm_adaptive'], 'ERR_CONFIG', /dpm_adaptive .*99000/],
+    ['an order that there is not', () => ['--solver', 'er_sde', '--order', '4'], 'ERR_RANGE', /order .*3, got 4/],
+    ['rho of a grid without', () => ['--grid', 've', '--rho', '2'], 'ERR_CONFIG', /rho .*"ve"/],
     ['a folder for the file', () => ['--out', '.'], 'ERR_IO', /cannot write .*: it is a folder/],
     ['a path below a file', () => ['--out', 'there.png/x.png'], 'ERR_IO', /cannot write .*there.png is no folder/],
     ['a path deep below a file', () => ['--out', 'there.png/a/b/x.png'], 'ERR_IO', /there.png is no folder/],
@@ -187,6 +217,12 @@ describe('sample fails with one line, code 1 and no file', () => {
     ]),
     [['--steps=0'], /^error: option '--steps <n>' .* Expected an integer from 1 to 16777216/],
     [['--steps=2.5'], /^error: option '--steps <n>'/],
+    [['--calls=0'], /^error: option '--calls <n>' .* Expected an integer from 1 to 16777216/],
+    [['--calls=20'], /^error: option '--steps <n>' cannot be used with option '--calls <n>'/],
+    [['--grid=edm'], /^error: option '--grid <name>' .*karras, /],
+    [['--eta=-1'], /^error: option '--eta <x>' .* Expected a number, 0 or above/],
+    [['--rho=0'], /^error: option '--rho <x>' .* Expected a number above 0/],
+    [['--sigma-max=much'], /^error: option '--sigma-max <x>' .* Expected a number above 0/],
     [['--columns=0'], /^error: option '--columns <n>' .* Expected an integer from 1 to 65535/],
     [['--seed=1.5'], /^error: option '--seed <n>' .* Expected an integer/],
     [['--seed=seven'], /^error: option '--seed <n>'/],
@@ -206,39 +242,6 @@ describe('sample fails with one line, code 1 and no file', () => {
     // The error, and where the options are listed.
     expect(stderr.trimEnd().split('\n').filter(Boolean)).toHaveLength(2);
     expect(await readdir(cwd)).toEqual([]);
-  });
-});
-
-describe('SIGINT', () => {
-  /** Until a process has loaded onnxruntime: then its handler stands, and soon it samples. */
-  async function hasBegun({ pid }: ChildProcessWithoutNullStreams): Promise<void> {
-    const maps = `/proc/${pid}/maps`;
-    const loaded = () => !existsSync('/proc/self/maps') || readFileSync(maps, 'utf8').includes('libonnxruntime');
-    for (const end = Date.now() + 30_000; !loaded() && Date.now() < end;) await sleep(20);
-    await sleep(existsSync(maps) ? 500 : 3000);
-  }
-  const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
-
-  test.each([
-    ['no file where there was none', false],
-    ['the file that was there', true],
-  ])('while it samples leaves %s', async (_, before) => {
-    const cwd = await temporaryFolder();
-    await mkdir(join(cwd, 'out'));
-    if (before) await writeFile(join(cwd, 'out', 'x.png'), 'it was here before');
-    const { child, ended } = start(['sample', ...forever, '--batch', '1', '--out', 'out/x.png'], cwd);
-    await hasBegun(child);
-    expect(child.exitCode).toBeNull();
-    child.kill('SIGINT');
-    expect(await ended).toEqual({
-      code: 130,
-      signal: null,
-      stdout: '',
-      stderr: 'score-sde: interrupted, nothing was written\n',
-    });
-    expect(await readdir(cwd)).toEqual(['out']);
-    expect(await readdir(join(cwd, 'out'))).toEqual(before ? ['x.png'] : []);
-    if (before) expect(await readFile(join(cwd, 'out', 'x.png'), 'utf8')).toBe('it was here before');
   });
 });
 
@@ -276,9 +279,90 @@ describe('doctor', () => {
     expect(stdout).not.toMatch(/undefined|\[object|\u001b/);
   });
 
+  test('as JSON', async () => {
+    const { stdout, ...ended } = await run(['doctor', '--json'], await temporaryFolder());
+    expect(ended).toEqual({ code: 0, signal: null, stderr: '' });
+    expect(JSON.parse(stdout)).toMatchObject({
+      works: true,
+      node: process.version,
+      addon: { threads: getNumThreads(), devices: devices().map(({ device, available }) => ({ device, available })) },
+      onnxModel: { device: 'cpu', exact: { holds: true } },
+      onnxruntimeNode: { providers: expect.arrayContaining([{ name: 'cpu', bundled: true }]) },
+    });
+  });
+
+  test.each([['--json'], []])('exit code 1 where sampling cannot work %s', async (...args) => {
+    const { stdout, ...ended } = await run(['doctor', ...args], await temporaryFolder(), {
+      SCORE_SDE_ONNXRUNTIME: '/nowhere/libonnxruntime.so',
+    });
+    expect(ended).toEqual({ code: 1, signal: null, stderr: '' });
+    if (args.length > 0)
+      expect(JSON.parse(stdout)).toMatchObject({
+        works: false,
+        onnxModel: { error: expect.stringMatching(/nowhere/) },
+      });
+    else expect(topics(stdout).get('OnnxModel')).toMatch(/^does not work: .*nowhere/);
+  });
+
   test('the number of threads that it was told', async () => {
     const { stdout } = await run(['doctor'], await temporaryFolder(), { SCORE_SDE_NUM_THREADS: '3' });
     expect(topics(stdout).get('threads')).toMatch(/^3 /);
+  });
+});
+
+describe('solvers', () => {
+  test('lists all', async () => {
+    const { stdout, ...ended } = await run(['solvers'], await temporaryFolder());
+    expect(ended).toEqual({ code: 0, signal: null, stderr: '' });
+    const [head, ...lines] = stdout.trimEnd().split('\n');
+    expect(head).toMatch(/^solver +calls a step +noise +options +source$/);
+    expect(lines.map((line) => line.split(' ')[0])).toEqual(solverList.map(({ name }) => name));
+    expect(lines.find((line) => line.startsWith('er_sde'))).toMatch(/ 1 +yes +order eta sNoise +Cui et al\. 2023/);
+  });
+
+  test('as JSON', async () => {
+    const { stdout } = await run(['solvers', '--json'], await temporaryFolder());
+    expect(JSON.parse(stdout)).toEqual(
+      solverList.map(({ name, callsPerStep, stochastic, options, source }) => ({
+        name,
+        callsPerStep,
+        stochastic,
+        options,
+        source,
+      })),
+    );
+  });
+});
+
+describe('bench', () => {
+  test('--filter that no case matches', async () => {
+    const ended = await run(['bench', '--filter', 'stepBack'], await temporaryFolder());
+    expect(ended).toEqual({
+      code: 1,
+      signal: null,
+      stdout: '',
+      stderr: 'score-sde: there is no case of float32 or float16 whose name holds "stepBack" (ERR_CONFIG)\n',
+    });
+  });
+});
+
+describe('standard output that takes no more: one line and code 1', () => {
+  const lost = /^score-sde: cannot write to standard output: [^\n]+ \(ERR_IO\)\n$/;
+
+  test.each([[['solvers']], [['sample', '--calls', '1', '--batch', '1000', '--out', '-']]])('%j', async (args) => {
+    const { child, ended } = start(args, await temporaryFolder());
+    child.stdout.destroy();
+    const { code, stderr } = await ended;
+    expect(stderr).toMatch(lost);
+    expect(code).toBe(1);
+  });
+
+  test('a full disk, and the help', async () => {
+    if (!existsSync('/dev/full')) return;
+    const script = '"$0" "$1" --help > /dev/full';
+    const ended = spawnSync('sh', ['-c', script, process.execPath, main], { encoding: 'utf8' });
+    expect(ended.stderr).toMatch(lost);
+    expect(ended.status).toBe(1);
   });
 });
 
@@ -286,7 +370,12 @@ describe('the command itself', () => {
   test.each<[string[], number, 'stdout' | 'stderr', RegExp]>([
     [['--version'], 0, 'stdout', new RegExp(`^${version}\n$`)],
     [['--help'], 0, 'stdout', /sample [^]*doctor /],
-    [['sample', '--help'], 0, 'stdout', /--model <dir>[^]*--out <file>[^]*--seed <n>[^]*--engine <name>[^]*--label/],
+    [
+      ['sample', '--help'],
+      0,
+      'stdout',
+      /--model <dir>[^]*--out <file>[^]*--seed <n>[^]*--engine <name>[^]*--label[^]*Which to choose/,
+    ],
     [[], 1, 'stderr', /sample [^]*doctor /],
     [['paint'], 1, 'stderr', /^error: unknown command 'paint'/],
   ])('%j', async (args, code, stream, says) => {

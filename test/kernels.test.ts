@@ -39,7 +39,7 @@ const written = /\bfma\b/g;
         ...[
           '-std=c++20',
           '-O3',
-          '-fmad=false',
+          ...['-fmad=false', '-ftz=false', '-prec-div=true', '-prec-sqrt=true'],
           `-I${join(root, 'native')}`,
           '-Xptxas=-v',
           '--keep',
@@ -59,11 +59,12 @@ const written = /\bfma\b/g;
     expect(kernels.length).toBeGreaterThanOrEqual(16);
     const report: Record<string, number> = {};
     for (const text of kernels) {
-      const name = /^_ZN\d+score_sde\d+cuda\d+(\w+?)(E|P)/.exec(text)?.[1] ?? text.slice(0, 60);
+      const name = /^_ZN\d+score_sde\d+cuda\d+(\w+?)E+v/.exec(text)?.[1] ?? text.slice(0, 60);
       const spilt = /(\d+) bytes spill stores, (\d+) bytes spill loads/.exec(text)?.slice(1);
       expect([name, spilt]).toEqual([name, ['0', '0']]);
       report[name] = Number(/Used (\d+) registers/.exec(text)![1]);
-      expect(report[name]).toBeLessThanOrEqual(80);
+      // 88 are what five blocks of a kernel's 128 threads may have, which hide the latency of its 16 loads of 128 bits.
+      expect(report[name]).toBeLessThanOrEqual(/LinearILi3/.test(name) ? 88 : 80);
     }
     process.stdout.write(`registers, sm_${arch}: ${JSON.stringify(report)}\n`);
   });

@@ -53,7 +53,7 @@ export async function compare(options: CompareOptions): Promise<void> {
       // er_sde is the preset, as with sample.
       const named = solver === 'er_sde' ? undefined : solver;
       const result = await pipeline.run({ ...shared, solver: named, calls: n });
-      sheet.put(row, column, (await result.images.getData()));
+      sheet.put(row, column, await result.images.getData());
       line(solver, String(n), result.seconds.toFixed(2), String(result.calls));
     }
   const file = await sheet.toPng();

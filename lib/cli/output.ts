@@ -9,12 +9,15 @@ let lost: ScoreSdeError | undefined;
 export function onLostOutput(tell: (error: ScoreSdeError) => void): void {
   process.stdout.on('error', (cause: Error) => {
     if (lost !== undefined) return;
-    lost = new ScoreSdeError('ERR_IO', `cannot write to standard output: ${reasonOf(cause)}`, { cause });
+    lost = outputError(cause);
     tell(lost);
   });
   // Nobody is left to be told where standard error takes no more.
   process.stderr.on('error', () => {});
 }
+
+const outputError = (cause: Error) =>
+  new ScoreSdeError('ERR_IO', `cannot write to standard output: ${reasonOf(cause)}`, { cause });
 
 /** Writes a line to standard output. ERR_IO where it takes no more. */
 export function say(line: string): void {
@@ -44,7 +47,9 @@ export async function pngOutput(out: string): Promise<Output> {
     return {
       name: out,
       write: (file) =>
-        new Promise((resolve, reject) => process.stdout.write(file, (error) => (error ? reject(error) : resolve()))),
+        new Promise((resolve, reject) =>
+          process.stdout.write(file, (error) => (error ? reject(outputError(error)) : resolve())),
+        ),
       say: (line) => void process.stderr.write(`${line}\n`),
     };
   const name = resolve(out);

@@ -6,9 +6,14 @@ import { warn } from './output';
 
 /** Shows a run's progress on a terminal, and speaks up where the run will take long. */
 export class Progress {
-  readonly #bar = new SingleBar({ format: '{bar} {value}/{total} steps, {eta_formatted} left', hideCursor: true });
+  readonly #bar = new SingleBar({
+    format: '{bar} {value}/{total} steps, {eta_formatted} left',
+    hideCursor: true,
+    gracefulExit: false, // its handlers of signals would come beside ours
+  });
   #first: { readonly calls: number; readonly at: number } | undefined;
   #isJudged = false;
+  #isStopped = false;
 
   /** `images` is undefined of a resumed run, whose options are fixed. `yes`: long runs are wanted. */
   constructor(private readonly options: { images: number | undefined; yes: boolean }) {}
@@ -19,7 +24,9 @@ export class Progress {
 
   /** The run's onProgress. ERR_CONFIG, which ends the run, where it is not to go on without --yes. */
   readonly tell = (progress: SamplingProgress): void => {
+    if (this.#isStopped) return;
     const { step, total } = progress;
+    // An adaptive solver's number of steps is not known.
     if (!Number.isNaN(total)) {
       if (!this.#bar.isActive) this.#bar.start(total, 0);
       this.#bar.setTotal(total);
@@ -29,6 +36,7 @@ export class Progress {
   };
 
   stop(): void {
+    this.#isStopped = true;
     this.#bar.stop();
   }
 
@@ -51,6 +59,6 @@ export class Progress {
 /** ERR_CONFIG on a terminal, unless the user has agreed. In a pipe nobody can agree: the run goes on. */
 export function sayLong(text: string, yes: boolean): void {
   if (yes) return;
-  if (process.stderr.isTTY) throw new ScoreSdeError('ERR_CONFIG', `${text}: --yes begins it`);
+  if (process.stderr.isTTY) throw new ScoreSdeError('ERR_CONFIG', `${text}; --yes begins it`);
   warn(text);
 }

@@ -72,9 +72,8 @@ export async function sample(options: SampleOptions): Promise<void> {
           modelInputs: label && { class_labels: label },
         });
   if (saved === undefined && !isAdaptive) progress.start(sampler.numInferenceSteps ?? sampler.calls!);
-  const result = await (saveTo === undefined ? run.result : resultOrSaved(run, saveTo, signal)).finally(() =>
-    progress.stop(),
-  );
+  const stop = () => progress.stop();
+  const result = await (saveTo === undefined ? run.result : resultOrSaved(run, saveTo, signal, stop)).finally(stop);
   if (result === undefined) {
     warn(`interrupted, the run is in ${saveTo}; this goes on with it: ${commandFor(saveTo!, options)}`);
     process.exitCode = exitCodeOf(signal.reason);
@@ -126,19 +125,24 @@ function samplerOf(options: SampleOptions): StepsOptions & { isAdaptive: boolean
 
 async function readSaved(path: string): Promise<Uint8Array> {
   try {
-    // The bytes of a Buffer of its own: a small Buffer is a part of a larger one.
-    return Uint8Array.from(await readFile(path));
+    return await readFile(path);
   } catch (cause) {
     throw new ScoreSdeError('ERR_IO', `cannot read ${path}: ${reasonOf(cause)}`, { cause });
   }
 }
 
-/** The samples; or undefined where a signal came first and the run is in the file. */
-async function resultOrSaved(run: SamplingRun, file: string, signal: AbortSignal): Promise<SamplingResult | undefined> {
+/** The samples; or undefined where a signal came first and the run is in the file. `stop` ends what shows progress. */
+async function resultOrSaved(
+  run: SamplingRun,
+  file: string,
+  signal: AbortSignal,
+  stop: () => void,
+): Promise<SamplingResult | undefined> {
   let saving: Promise<Uint8Array> | undefined;
   const save = () => {
     saving = run.save({ stop: true });
     saving.catch(() => {}); // told where it is awaited
+    stop();
     warn('saving the run after the network calls under way; a second signal ends it unsaved');
   };
   if (signal.aborted) save();

@@ -86,7 +86,7 @@ export type StepArgs = [
   ...base: OptionalOperand,
   historyCount: number,
   /** Each history's memory and Dtype, then those of out; mean or null; pushed or null; and a Mark. */
-  ...rest: (StateMemory | OnDevice | DeviceHandle | Dtype | number | null)[],
+  ...rest: (StateMemory | OnDevice | DeviceHandle | number | null)[],
 ];
 
 export type ClampArgs = [count: number, ...input: Operand, ...out: Operand, scale: number, shift: number];

@@ -107,7 +107,8 @@ export class Batch {
   async join(lane: Lane, state?: LaneState, prepared?: ModelInputs): Promise<void> {
     const pool = this.#pool;
     const free = this.capacity - this.#rows;
-    if (lane.rows > free) throw new ScoreSdeError('ERR_STATE', `the pool has ${free} free rows, got a lane of ${lane.rows}`);
+    if (lane.rows > free)
+      throw new ScoreSdeError('ERR_STATE', `the pool has ${free} free rows, got a lane of ${lane.rows}`);
     if (state === undefined && 'sampler' in lane.noise)
       throw new ScoreSdeError('ERR_CONFIG', 'a noiseSampler needs sample, where the run begins');
     this.#network.prepare([...this.#lanes, lane], prepared);
@@ -280,7 +281,9 @@ export class Batch {
         keepsRow(record);
         record[Row.a] = scale(stage);
       });
-    await this.#executor.work(planPass(this.#pool, { rows: this.#rows, records, from: x, to: scaled, output: undefined }));
+    await this.#executor.work(
+      planPass(this.#pool, { rows: this.#rows, records, from: x, to: scaled, output: undefined }),
+    );
     return scaled;
   }
 

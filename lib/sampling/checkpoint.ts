@@ -54,7 +54,6 @@ export function encode(checkpoint: Checkpoint): Uint8Array {
   for (const [name, { tensor }] of saved) if (tensor) tensors.set(`inputs.${name}`, tensor);
   const metadata: Record<string, unknown> = {
     version,
-    package: packageVersion(),
     solver: { name: solver.name, options: solver.options },
     levels: { ...levels, ...Object.fromEntries(lists.map((name) => [name, Array.from(levels[name])])) },
     // A place without a position is that of a sample that is there.
@@ -65,7 +64,10 @@ export function encode(checkpoint: Checkpoint): Uint8Array {
     dataRange,
   };
   const texts = Object.entries(metadata).map(([key, value]) => [key, JSON.stringify(value)]);
-  return writeSafetensors({ tensors, metadata: { format, ...(Object.fromEntries(texts) as Record<string, string>) } });
+  return writeSafetensors({
+    tensors,
+    metadata: { format, package: packageVersion(), ...(Object.fromEntries(texts) as Record<string, string>) },
+  });
 }
 
 /** @throws ScoreSdeError ERR_CONFIG: a foreign file, one that is cut or damaged, of a later format, or that names an unknown solver */
@@ -109,7 +111,15 @@ export function decode(bytes: Uint8Array): Checkpoint {
   });
   const levels = part('levels', levelsOfJson);
   const count = solver.tolerance === undefined ? 1 : rows;
-  const history = Array.from({ length: solver.history }, (_, i) => floats(`history.${i + 1}`));
+  const places = part('places', (json) => placesOf(json, count, solver, levels));
+  const going = places.filter(({ position }) => position !== undefined);
+  const calls = Math.max(0, ...going.map((place) => place.calls));
+  const needed = (name: string): Float32Array => {
+    const values = floats(name);
+    if (values === undefined) throw new ScoreSdeError('ERR_CONFIG', `the saved run has no tensor ${name}`);
+    return values;
+  };
+  const isMeasured = solver.tolerance !== undefined && calls > 0;
   return {
     solver,
     levels,
@@ -125,11 +135,11 @@ export function decode(bytes: Uint8Array): Checkpoint {
         : undefined,
     ),
     dataRange: part('dataRange', dataRangeOf),
-    places: part('places', (json) => placesOf(json, count, solver, levels)),
-    x: floats('x')!,
-    history: history.filter((values) => values !== undefined),
-    base: floats('base'),
-    low: floats('low'),
+    places,
+    x: needed('x'),
+    history: Array.from({ length: Math.min(calls, solver.history) }, (_, i) => needed(`history.${i + 1}`)),
+    base: isMeasured ? needed('base') : floats('base'),
+    low: isMeasured ? needed('low') : floats('low'),
   };
 }
 

@@ -41,14 +41,16 @@ function join(name: string, values: readonly ModelInput[], rows: readonly number
     // A number for each row, of lanes that gave one for all or one for each.
     const lists = values.map((value) => Array.from(listOf(value, what) ?? []));
     if (lists.every((list, i) => list.length === rows[i] || list.length === 1))
-      return lists.flatMap((list, i) => (list.length === rows[i] ? list : new Array(rows[i]!).fill(list[0]))) as number[];
+      return lists.flatMap((list, i) =>
+        list.length === rows[i] ? list : new Array<unknown>(rows[i]!).fill(list[0]),
+      ) as number[];
   } else if (likes.length === values.length) {
     const [first] = likes;
     const shape = first!.dims.slice(1);
     const isEach = ({ dims, perSample = true }: Like, i: number) => perSample && dims[0] === rows[i];
     const elements = likes.map((like) => elementsOf(like, what));
     if (likes.every((like, i) => isEach(like, i) && sameSizes(like.dims.slice(1), shape)))
-      return { dims: [rows.reduce((a, b) => a + b, 0), ...shape], data: concatenated(elements) } as ModelInput;
+      return { dims: [rows.reduce((a, b) => a + b, 0), ...shape], data: concatenated(elements) };
     if (likes.every(({ dims }, i) => sameSizes(dims, first!.dims) && sameElements(elements[i]!, elements[0]!)))
       return values[0]!;
   }

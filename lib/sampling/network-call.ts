@@ -61,9 +61,9 @@ export class NetworkCall {
    */
   async run(stages: Stages, rows: number, states: Tensor<'float32'>): Promise<Operand> {
     assertGoesOn(this.#signal);
-    const { label } = this.parameterization ?? plain;
+    const network = this.parameterization ?? plain;
     const told = new Float32Array(rows);
-    for (const [lane, stage] of stages) told.fill(label(stage.sigma), lane.first, lane.first + lane.rows);
+    for (const [lane, stage] of stages) told.fill(network.label(stage.sigma), lane.first, lane.first + lane.rows);
     const sample = rowsOf(states, 0, rows);
     const offer = (): Tensor<'float32'> => this.#offer(rows);
     const context: ModelContext = {

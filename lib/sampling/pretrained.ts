@@ -8,6 +8,7 @@ import type { ModelInputs } from '../models/model';
 import { ranged, type NetworkKind } from '../models/network/kind';
 import { OnnxModel } from '../models/onnx/model';
 import type { OnnxModelOptions } from '../models/onnx/options';
+import { readProbed } from '../models/onnx/probe-cache';
 
 /** Models that ship with this package, by name. */
 const builtIn: Record<string, string> = { digits: join(__dirname, '..', '..', 'models', 'digits') };
@@ -51,7 +52,7 @@ export const networkOf = (folder: string): string => join(folder, 'unet', 'model
 /**
  * Reads a folder as diffusers saves it: model_index.json, scheduler/scheduler_config.json, unet/model.onnx and, if there,
  * unet/config.json (in_channels, sample_size, default_inputs; prediction_kind, conditioning, preconditioning, data_range as
- * the options of {@link OnnxModel.load}, which come first).
+ * the options of {@link OnnxModel.load}, which come first) and unet/probe.json, which `probeCache` made.
  * @throws ScoreSdeError ERR_CONFIG (a foreign or incomplete folder), ERR_IO (unreadable), ERR_MODEL (no network, or one that cannot be run)
  */
 export async function loadPretrained(dir: unknown, options: OnnxModelOptions): Promise<Pretrained> {
@@ -73,7 +74,8 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
   const config = checked((await readObject<UnetConfig>(configFile)) ?? {}, configFile);
   const { sigmaMin, sigmaMax } = scheduler.config;
   const conditioning = options.conditioning ?? config.conditioning ?? undefined;
-  const model = await OnnxModel.load(networkOf(folder), {
+  const known = await readProbed(join(folder, 'unet', 'probe.json'));
+  const given: OnnxModelOptions = {
     defaultInputs: config.default_inputs,
     sampleShape: sizesOf(config).every((size) => typeof size === 'number') ? sizesOf(config) : undefined,
     prediction: config.prediction_kind,
@@ -81,7 +83,8 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
     dataRange: config.data_range,
     ...options,
     conditioning: conditioning && ranged(conditioning, [sigmaMin, sigmaMax]),
-  });
+  };
+  const model = await OnnxModel.load(networkOf(folder), given, known);
   try {
     return { scheduler, model, sampleShape: sampleShapeOf(config, model, configFile) };
   } catch (error) {

@@ -16,7 +16,7 @@ export function resumed(source: Source, bytes: unknown, options: ResumeOptions):
   assertFunction(onProgress, 'onProgress');
   assertFunction(noiseSampler, 'noiseSampler');
   const saved = decode(bytes as Uint8Array);
-  const { dims, solver, levels, seed, dataRange, lanes } = saved;
+  const { dims, solver, levels, seed, dataRange, places } = saved;
   if (String(dims.slice(1)) !== String(sampleShape))
     throw new ScoreSdeError(
       'ERR_SHAPE',
@@ -51,6 +51,6 @@ export function resumed(source: Source, bytes: unknown, options: ResumeOptions):
       base: saved.base && tensor(saved.base),
       low: saved.low && tensor(saved.low),
     },
-    lanes,
+    places,
   };
 }

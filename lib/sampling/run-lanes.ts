@@ -87,7 +87,9 @@ export class RunLanes {
     const { solver, levels, dims, noise, seed, inputs, dataRange } = this.plan;
     // A lane that has left the batch holds its sample alone.
     const states = this.#lanes.map((lane, row) =>
-      lane.first < 0 ? { x: rowsOf(this.#samples!, row, 1), history: [], base: undefined, low: undefined } : this.batch.state(lane),
+      lane.first < 0
+        ? { x: rowsOf(this.#samples!, row, 1), history: [], base: undefined, low: undefined }
+        : this.batch.state(lane),
     );
     const whole = async (parts: readonly (Tensor | undefined)[]): Promise<Float32Array | undefined> => {
       if (parts.every((part) => part === undefined)) return undefined;

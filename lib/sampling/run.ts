@@ -45,6 +45,13 @@ export interface RunPlan {
   readonly places?: readonly Place[] | undefined;
 }
 
+/** A save that was asked for. */
+interface Save {
+  readonly stop: boolean;
+  readonly resolve: (bytes: Uint8Array) => void;
+  readonly reject: (error: Error) => void;
+}
+
 /** Generators that runs under way draw from. */
 const drawing = new WeakSet<Generator>();
 
@@ -62,7 +69,8 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
   /** Ends what the run waits for: the model's call, or the reader of a step. */
   readonly #stop = new AbortController();
   readonly #reading = new Wait(this.#stop.signal);
-  #outcome: { readonly error?: unknown } | undefined;
+  /** How the run ended: with an error, which may be any value that a model threw, or with its result. */
+  #outcome: { readonly error: Error } | { readonly result: SamplingResult } | undefined;
   #isBegun = false;
   #since = 0;
   #batch: Batch | undefined;
@@ -71,7 +79,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
   #reader: ((step: SamplingStep) => unknown) | undefined;
   /** Whether the run stands between two stages with nothing under way. */
   #isParked = false;
-  readonly #saves: (() => Promise<void>)[] = [];
+  readonly #saves: Save[] = [];
   #serving: Promise<void> = Promise.resolve();
   #forget: (() => void) | undefined;
   /** Whether the generators are this run's. */
@@ -114,15 +122,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     if (this.#outcome !== undefined)
       throw new ScoreSdeError('ERR_STATE', 'the run has ended: there is nothing left to save');
     return new Promise((resolve, reject) => {
-      this.#saves.push(async () => {
-        try {
-          if (this.#outcome) throw this.#outcome.error ?? new ScoreSdeError('ERR_STATE', 'the run ended before it was saved');
-          resolve(await this.#lanes!.snapshot());
-          if (stop) this.abort(new Error('the run was saved, to go on elsewhere'));
-        } catch (error) {
-          reject(error as Error);
-        }
-      });
+      this.#saves.push({ stop, resolve, reject });
       if (this.#isParked) void this.#serveSaves();
       this.begin();
     });
@@ -157,7 +157,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
         if (step === undefined) return;
         yield step;
       }
-      if (this.#outcome.error !== undefined) throw this.#outcome.error;
+      if ('error' in this.#outcome) throw this.#outcome.error;
     } finally {
       this.#reader = undefined;
       this.abort();
@@ -180,9 +180,9 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     void this.#drive();
   }
 
-  #end(outcome: { error: unknown } | { result: SamplingResult }): void {
+  #end(outcome: { error: Error } | { result: SamplingResult }): void {
     if (this.#outcome !== undefined) return;
-    this.#outcome = 'error' in outcome ? outcome : {};
+    this.#outcome = outcome;
     this.#forget?.();
     this.#release();
     if ('error' in outcome) {
@@ -207,7 +207,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
       this.#lanes = await RunLanes.join(this.#plan, this.#batch);
       await this.#steps(this.#batch, this.#lanes);
     } catch (error) {
-      this.#end({ error });
+      this.#end({ error: error as Error });
     } finally {
       this.#reading.end();
       await this.#serving; // it reads the batch's memory
@@ -287,7 +287,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     try {
       this.#plan.onProgress!(progress);
     } catch (error) {
-      this.#end({ error });
+      this.#end({ error: error as Error });
     }
   }
 
@@ -300,7 +300,9 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     const { time, sigmaMin, sigmaMax } = this.#plan.levels;
     const timestep = Number.isNaN(total) ? Math.log(sigma / sigmaMin) / Math.log(sigmaMax / sigmaMin) : time[step - 1]!;
     const tensors = { sample: viewOf(batch.x(lane)), mean: viewOf(batch.mean(lane)) };
-    const shown = new SamplingStep({ index: step - 1, total, timestep, sigma, calls, ...tensors }, () => batch.denoised(lane));
+    const shown = new SamplingStep({ index: step - 1, total, timestep, sigma, calls, ...tensors }, () =>
+      batch.denoised(lane),
+    );
     this.#isParked = true;
     try {
       await this.#reading.for(this.#reader?.(shown));
@@ -314,7 +316,22 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
   /** Makes the saves that were asked for, after those that are being made. The run must not go on before that. */
   #serveSaves(): Promise<void> {
     return (this.#serving = this.#serving.then(async () => {
-      for (let save = this.#saves.shift(); save !== undefined; save = this.#saves.shift()) await save();
+      for (let save = this.#saves.shift(); save !== undefined; save = this.#saves.shift()) await this.#serve(save);
     }));
   }
+
+  async #serve({ stop, resolve, reject }: Save): Promise<void> {
+    if (this.#outcome) return reject(endOf(this.#outcome));
+    try {
+      resolve(await this.#lanes!.snapshot());
+      if (stop) this.abort(new Error('the run was saved, to go on elsewhere'));
+    } catch (error) {
+      reject(error as Error);
+    }
+  }
+}
+
+/** Why a run that has ended can no longer be saved. */
+function endOf(outcome: { readonly error: Error } | { readonly result: SamplingResult }): Error {
+  return 'error' in outcome ? outcome.error : new ScoreSdeError('ERR_STATE', 'the run ended before it was saved');
 }

@@ -43,7 +43,9 @@ export function savedInput(input: unknown, name: string): SavedInput {
   const plain = (value: unknown): Json => {
     if (typeof value === 'bigint') return { bigint: String(value) };
     if (typeof value === 'number')
-      return Number.isFinite(value) && !Object.is(value, -0) ? value : { number: Object.is(value, -0) ? '-0' : String(value) };
+      return Number.isFinite(value) && !Object.is(value, -0)
+        ? value
+        : { number: Object.is(value, -0) ? '-0' : String(value) };
     return typeof value === 'boolean' || typeof value === 'string' || value === null ? value : fail();
   };
   if (input === null || typeof input !== 'object') return { json: plain(input) };

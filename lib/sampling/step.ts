@@ -63,7 +63,7 @@ export function planStep(step: Step): Call<NonFinite> {
       ...orNull(pushed),
       ...mark,
     ] as unknown as StepArgs;
-  return new KernelCall('step', args, access) as Call<NonFinite>;
+  return new KernelCall('step', args, access);
 }
 
 function orNull(operand: Operand | undefined): [memory: unknown, type: Dtype] {

@@ -150,32 +150,43 @@ function outputsOf(
   return { out, mean };
 }
 
-/** What a row does, and its coefficients by their places in a record: a number for all rows, or one for each. */
+/** What the rows do, and their coefficients: a number for all rows, or one for each. */
 interface Update {
   kind: RowKind;
   stepSize: number;
-  coefficients: readonly (readonly [place: number, values: readonly number[]])[];
+  sigma: readonly number[];
+  next: readonly number[];
+  snr: number;
+  e: readonly number[];
+}
+
+const zero = [0];
+
+/** Records in which the places that no Update has are as RowStep of native/core/params.hpp begins. */
+function newRecords(count: number): Float32Array {
+  const records = new Float32Array(count * Row.size);
+  for (let at = 0; at < records.length; at += Row.size) records[at + Row.a] = 1;
+  return records;
 }
 
 // The addon copies records when it is called, so that these serve every call: one for all rows, or one each. A new array
 // would take Node a microsecond.
-const one = new Float32Array(Row.size);
-let each = new Float32Array(0);
+const one = newRecords(1);
+let each = newRecords(0);
 
 /** Writes the records of an update of so many rows. They are good until the next call of this function. */
-function recordsOf({ kind, stepSize, coefficients }: Update, rows: number, normals: RowNormals): Float32Array {
-  let count = 1;
-  for (const [, values] of coefficients) count = Math.max(count, values.length);
-  if (count > 1 && each.length < rows * Row.size) each = new Float32Array(rows * Row.size);
+function recordsOf({ kind, stepSize, sigma, next, snr, e }: Update, rows: number, normals: RowNormals): Float32Array {
+  const count = Math.max(sigma.length, e.length); // next has as many as sigma, or one
+  if (count > 1 && each.length < rows * Row.size) each = newRecords(rows);
   const records = count === 1 ? one : each;
-  for (let at = 0; at < count * Row.size; at += Row.size) {
-    records.fill(0, at, at + Row.size);
+  for (let row = 0, at = 0; row < count; row++, at += Row.size) {
     records[at + Row.kind] = kind;
     records[at + Row.normals] = normals;
     records[at + Row.stepSize] = stepSize;
-    records[at + Row.a] = 1;
-    for (const [place, values] of coefficients)
-      records[at + place] = values[values.length === 1 ? 0 : at / Row.size]!;
+    records[at + Row.sigma] = sigma[sigma.length === 1 ? 0 : row]!;
+    records[at + Row.next] = next[next.length === 1 ? 0 : row]!;
+    records[at + Row.snr] = snr;
+    records[at + Row.e] = e[e.length === 1 ? 0 : row]!;
   }
   return records;
 }
@@ -242,9 +253,9 @@ export function planStepPred(
   const source = noiseSource(options, x);
   const { out, mean } = outputsOf(options, x, [x, m, ...source.given], options.returnMean !== false);
   const noise = planNoise(source, x, x.type);
-  const coefficients = [[Row.sigma, sigma] as const, [Row.next, next] as const];
+  const update = { kind: RowKind.predict, stepSize: 0, sigma, next, snr: 0, e: zero };
   const operands = { x, m, out: out.operand, mean: mean?.operand };
-  const call = planUpdate('stepPred', { kind: RowKind.predict, stepSize: 0, coefficients }, operands, noise, mark);
+  const call = planUpdate('stepPred', update, operands, noise, mark);
   return { call, result: { prevSample: out.tensor, prevSampleMean: mean?.tensor } };
 }
 
@@ -278,12 +289,11 @@ export function planStepCorrect(
   const stepSize = options.stepSize ?? 'batch';
   if (typeof stepSize !== 'string' || !Object.hasOwn(StepSizeCode, stepSize))
     throw new ScoreSdeError('ERR_CONFIG', `stepSize must be 'batch', 'sample', 'dim' or 'ald', got ${show(stepSize)}`);
-  const sigma = stepSize === 'ald' ? noiseLevels(options.sigma, rows) : [0];
+  const sigma = stepSize === 'ald' ? noiseLevels(options.sigma, rows) : zero;
   const source = noiseSource(options, x);
   const { out } = outputsOf(options, x, [x, m, ...source.given]);
   const noise = planNoise(source, x, Dtype.float32);
-  const coefficients = [[Row.snr, [snr]] as const, [Row.sigma, sigma] as const];
-  const update = { kind: RowKind.correct, stepSize: StepSizeCode[stepSize], coefficients };
+  const update = { kind: RowKind.correct, stepSize: StepSizeCode[stepSize], sigma, next: zero, snr, e: zero };
   const call = planUpdate('stepCorrect', update, { x, m, out: out.operand }, noise, mark);
   return { call, result: { prevSample: out.tensor } };
 }
@@ -318,7 +328,7 @@ export function planAddNoise(
   const source = noiseSource({ ...options, noise: noise ?? undefined }, x);
   const { out } = outputsOf(options, x, [x, ...source.given]);
   const drawn = planNoise(source, x, x.type);
-  const update = { kind: RowKind.linear, stepSize: 0, coefficients: [[Row.e, levels] as const] };
+  const update = { kind: RowKind.linear, stepSize: 0, sigma: zero, next: zero, snr: 0, e: levels };
   const call = planUpdate('addNoise', update, { x, out: out.operand }, drawn);
   return { call, result: out.tensor };
 }

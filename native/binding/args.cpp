@@ -1,6 +1,5 @@
 #include "binding/args.hpp"
 
-#include <cmath>
 #include <cstring>
 #include <iterator>
 #include <limits>
@@ -42,15 +41,15 @@ void fail(Napi::Env env, const Status& status) {
 Napi::Value Args::take() { return info_[next_++]; }
 
 double Args::number() {
-  const Napi::Value value = take();
-  if (!value.IsNumber())
+  double number = 0.0;
+  if (napi_get_value_double(env(), take(), &number) != napi_ok)
     fail(env(), Status::error("ERR_NATIVE", "expected a number as argument " + std::to_string(next_)));
-  return value.As<Napi::Number>().DoubleValue();
+  return number;
 }
 
 size_t Args::count() {
   const double value = number();
-  if (!(value >= 0 && value <= kMaxSafeInteger && value == std::floor(value)))
+  if (!(value >= 0 && value <= kMaxSafeInteger && value == static_cast<double>(static_cast<int64_t>(value))))
     fail(env(), Status::error("ERR_NATIVE", "expected a count as argument " + std::to_string(next_)));
   return static_cast<size_t>(value);
 }
@@ -238,31 +237,28 @@ Noise Args::noise(Shape shape, bool optional) {
   return noise;
 }
 
-std::vector<RowStep> Args::recordsOf(Napi::Value value, size_t rows) {
+bool Args::recordsOf(Napi::Value value, size_t rows, std::vector<RowStep>& records) {
   Bytes memory;
-  if (!bytesOf(value, memory) || reinterpret_cast<uintptr_t>(memory.data) % alignof(float) != 0)
-    fail(env(), Status::error("ERR_NATIVE", "expected a Float32Array of records as argument " + std::to_string(next_)));
+  if (!bytesOf(value, memory) || reinterpret_cast<uintptr_t>(memory.data) % alignof(float) != 0) return false;
   const size_t count = memory.length / (kRecordFloats * sizeof(float));
   if (count == 0 || (count < rows && count != 1))
     fail(env(), Status::error("ERR_NATIVE", "expected a record for all rows, or one each"));
-  std::vector<RowStep> records(count < rows ? 1 : rows);
+  records.resize(count < rows ? 1 : rows);
   for (size_t r = 0; r < records.size(); ++r) {
     const Status status = readRecord(reinterpret_cast<const float*>(memory.data) + r * kRecordFloats, records[r]);
     if (!status.ok()) fail(env(), status);
   }
-  return records;
+  return true;
 }
 
 void Args::records(StepParams& p) {
   const Napi::Value value = take();
-  if (!value.IsArray()) {
-    p.rows = recordsOf(value, p.shape.rows);
-    return;
-  }
-  const Napi::Array pair = value.As<Napi::Array>();
-  p.rows = recordsOf(pair.Get(uint32_t{0}), 1);
+  if (recordsOf(value, p.shape.rows, p.rows)) return;
+  const Napi::Array pair = value.IsArray() ? value.As<Napi::Array>() : Napi::Array::New(env());
   DeviceMemory* const memory = deviceMemoryOf(pair.Get(uint32_t{1}));
-  if (memory == nullptr) fail(env(), Status::error("ERR_NATIVE", "expected device memory of records"));
+  if (!recordsOf(pair.Get(uint32_t{0}), 1, p.rows) || memory == nullptr)
+    fail(env(), Status::error("ERR_NATIVE", "expected a Float32Array of records, or one and device memory, as argument " +
+                                                std::to_string(next_)));
   void* const data = deviceMemoryAt(*memory, sizeof(RowStep));
   if (reinterpret_cast<uintptr_t>(data) % alignof(RowStep) != 0)
     fail(env(), Status::error("ERR_NATIVE", "the memory of the records is not aligned"));

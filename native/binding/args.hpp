@@ -74,7 +74,8 @@ class Args {
 
  private:
   Napi::Value take();
-  std::vector<RowStep> recordsOf(Napi::Value value, size_t rows);
+  /// False where the value is no typed array.
+  bool recordsOf(Napi::Value value, size_t rows, std::vector<RowStep>& records);
   uint64_t wordOf(Napi::Value value);
   void* memory(size_t count, size_t elementSize);
   /// Of a typed array, or on a device.

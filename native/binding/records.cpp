@@ -1,6 +1,6 @@
 // The records of a step as JS writes them, and what they may ask of its operands.
 #include <array>
-#include <cmath>
+#include <cstdint>
 #include <string>
 
 #include "binding/args.hpp"
@@ -34,7 +34,9 @@ static_assert(kRecord == kRecordFloats);
 Status refused(const std::string& what) { return Status::error("ERR_NATIVE", what); }
 
 /// A whole number of [0, most], which a float32 holds exactly; not for NaN.
-bool isWhole(float value, float most) { return value >= 0.0f && value <= most && value == std::floor(value); }
+bool isWhole(float value, float most) {
+  return value >= 0.0f && value <= most && value == static_cast<float>(static_cast<int32_t>(value));
+}
 
 constexpr float kMaxGroup = 16777216.0f;  // 2^24: the whole numbers up to it are float32 values
 

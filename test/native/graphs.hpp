@@ -37,11 +37,11 @@ class Graph {
 /// A graph whose records and streams lie in device memory, replayed with others of the same kinds.
 inline void replayed(const std::string& name, const Case& c, const std::function<std::vector<RowStep>()>& next) {
   label = "graph of " + name + " " + show(c);
-  Operands o(c);
   std::vector<RowStep> rows = next();
+  Operands o(c, kTerms);
   std::vector<PhiloxStream> streams = streamsOf(c);
-  const Uploaded<RowStep> records(rows);
-  const Uploaded<PhiloxStream> places(streams);
+  Uploaded<RowStep> records(rows);
+  Uploaded<PhiloxStream> places(streams);
   const Wanted wanted{.mean = true, .pushed = true};
   StepParams p = paramsOf(c, rows, wanted, o, Place::Device);
   p.device = records.data();
@@ -59,8 +59,8 @@ inline void replayed(const std::string& name, const Case& c, const std::function
       row.e += 0.1f;
     }
     for (PhiloxStream& stream : streams) stream.counter += 4000;
-    const_cast<Uploaded<RowStep>&>(records).set(rows);
-    const_cast<Uploaded<PhiloxStream>&>(places).set(streams);
+    records.set(rows);
+    places.set(streams);
     graph.launch();
     StepParams host = paramsOf(c, rows, wanted, o, Place::Host);
     if (host.noise.kind == Noise::Kind::Philox) host.noise.philox = streams;
@@ -74,7 +74,7 @@ inline void capturedFirst(cudaStreamCaptureMode mode, const Case& c, const std::
   context.reset();
   check(cuda::open(0, context));
   label = "captured first " + show(c);
-  Operands o(c), later(c);
+  Operands o(c, kTerms), later(c, kTerms);
   const Graph graph(mode, [&] {
     check(context->backend().step(paramsOf(c, rows, {}, later, Place::Device), nullptr));
     check(context->backend().step(paramsOf(c, rows, {}, later, Place::Device), nullptr));
@@ -101,7 +101,7 @@ inline void graphs() {
     }
   label = "many rows in a graph";
   const Case many{{200, 5}, kFloat32, kFloat32, kFloat32};
-  Operands o(many);
+  Operands o(many, kTerms);
   const Graph graph(cudaStreamCaptureModeThreadLocal, [&] {
     const Status status = context->backend().step(
         paramsOf(many, rowsOf(many, [&] { return anyRow(many); }), {}, o, Place::Device), nullptr);

@@ -1,6 +1,7 @@
 // Updates in both places: rows of any kind, alone and mixed, in operands of any type and place.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 
 #include "core/params.hpp"
@@ -10,6 +11,9 @@ namespace score_sde::parity {
 
 enum class Source { Given, Stream, Streams, Mixed };  // Mixed: streams, and given rows beside them
 inline const char* const kSources[] = {"given", "one stream", "a stream a row", "given and a stream a row"};
+
+/// Of the updates of each case, one in so many is made.
+inline uint32_t stride = 1;
 
 /// What both backends are given; only the memory differs.
 struct Case {
@@ -51,7 +55,8 @@ struct Wanted {
 };
 
 struct Operands {
-  explicit Operands(const Case& c)
+  /// With as many values pushed before as `terms` reads beside P, or as an output takes the place of.
+  explicit Operands(const Case& c, size_t terms = 0)
       : sample(c.sample, c.shape.size(), c.shift, c.wild),
         output(c.output, c.shape.size(), c.shift, c.wild),
         noise(c.sample, c.shape.size(), c.shift),
@@ -59,12 +64,19 @@ struct Operands {
         out(c.out, c.shape.size(), c.shift / 2),
         mean(c.out, c.shape.size(), c.shift),
         pushed(c.out, c.shape.size(), c.shift) {
-    for (size_t k = 0; k + 1 < kTerms; ++k)
+    for (size_t k = 0; k + 1 < terms; ++k)
       history.push_back(std::make_unique<Memory>(c.out, c.shape.size(), k % 2 == 0 ? c.shift : 0, c.wild));
   }
   Memory sample, output, noise, base, out, mean, pushed;
   std::vector<std::unique_ptr<Memory>> history;
 };
+
+/// The most values that the rows name: P, H1, ...
+inline size_t termsOf(const std::vector<RowStep>& rows, const Wanted& wanted) {
+  size_t terms = size_t(wanted.overHistory + 2);
+  for (const RowStep& row : rows) terms = std::max<size_t>(terms, row.terms);
+  return terms;
+}
 
 /// With null for each operand that no row reads.
 inline StepParams paramsOf(const Case& c, const std::vector<RowStep>& rows, const Wanted& wanted, Operands& o,
@@ -101,8 +113,10 @@ inline void compareAll(Operands& o) {
 
 /// A step in both places: its results, all that it should leave alone, and the rows that are not finite.
 inline void step(const std::string& name, const Case& c, const std::vector<RowStep>& rows, const Wanted& wanted = {}) {
+  static uint32_t turn = 0;
+  if (turn++ % stride != 0) return;
   label = name + " " + show(c) + (wanted.mean ? ", mean" : "") + (wanted.pushed ? ", pushed" : "");
-  Operands o(c);
+  Operands o(c, termsOf(rows, wanted));
   Marked marked(c.shape.rows);
   std::vector<uint32_t> bad;
   for (const Place place : {Place::Host, Place::Device}) {
@@ -138,7 +152,8 @@ inline RowStep anyRow(const Case& c, int kind = -1, int maxTerms = int(kTerms)) 
   row.sigma = row.next + between(0.1f, 1.0f);
   row.snr = between(0.1f, 0.3f);
   // Where a stream serves the row alone, the row may begin within a counter.
-  if (c.source == Source::Streams || c.source == Source::Mixed) row.phase = static_cast<uint8_t>(nextWord() % 4);
+  const bool alone = c.source == Source::Streams || c.source == Source::Mixed || c.shape.rows == 1;
+  if (alone) row.phase = static_cast<uint8_t>(nextWord() % 4);
   return row;
 }
 

@@ -1,4 +1,14 @@
-import type { StepSize } from '../../native/abi';
+import {
+  Dtype,
+  NoiseKind,
+  Row,
+  RowKind,
+  type NonFinite,
+  type StateMemory,
+  type StepArgs,
+  type StepSize,
+} from '../../native/abi';
+import { native } from '../../native/addon';
 import { Generator } from '../../random/generator';
 import { ScoreSdeVeScheduler } from '../../scheduler/scheduler';
 
@@ -40,11 +50,12 @@ function lazy<T>(make: () => T): () => T {
   return () => (made ??= { value: make() }).value;
 }
 
-/** The operations on one shape, through the public interface. Each has `out`, so that none allocates. */
+/** The operations on one shape, through the public interface but for `linear`. Each has `out`, so that none allocates. */
 export function casesOf(dims: readonly number[], type: BenchType): Case[] {
   const scheduler = new ScoreSdeVeScheduler();
   const draw = (seed: number) => lazy(() => new Generator(seed).randn(dims, { type }));
   const [sample, score, out, outMean] = [draw(1), draw(2), draw(3), draw(4)];
+  const [first, second] = [draw(5), draw(6)];
   const width = type === 'float32' ? 4 : 2;
   const indices = Array.from({ length: dims[0]! }, () => 1000);
   const common = { dims, type, normals: 1 };
@@ -88,6 +99,45 @@ export function casesOf(dims: readonly number[], type: BenchType): Case[] {
       async: () => scheduler.stepCorrectAsync(score(), sample(), options()),
     };
   };
+  /** The update of a solver of that order without noise: x, the score and the D's kept read, x' and this D written. */
+  const linear = (order: 1 | 2 | 3): Case => {
+    const record = new Float32Array(Row.size);
+    record[Row.kind] = RowKind.linear;
+    record[Row.converts] = 1;
+    record[Row.terms] = order;
+    record.set([1, 4], Row.px);
+    record.set([0.9, 0.5, -0.5, 0.1].slice(0, 1 + order), Row.a);
+    const memoryOf = (tensor: () => { data: unknown }) => [tensor().data as StateMemory, Dtype[type]] as const;
+    const none = [null, Dtype.float32] as const;
+    const args = lazy((): StepArgs => {
+      const history = [first, second].slice(0, order - 1);
+      return [
+        dims[0]!,
+        sample().size / dims[0]!,
+        record,
+        ...memoryOf(sample),
+        ...memoryOf(score),
+        NoiseKind.none,
+        ...none,
+        ...none,
+        ...none,
+        history.length,
+        ...history.flatMap(memoryOf),
+        ...memoryOf(out),
+        ...none,
+        ...(order > 1 ? memoryOf(outMean) : none),
+      ];
+    });
+    return {
+      ...common,
+      op: `linear ${order}`,
+      engine: '-',
+      bytes: [3, 5, 6][order - 1]! * width,
+      normals: 0,
+      sync: (): NonFinite => native.step(...args()),
+      async: (): Promise<NonFinite> => native.stepAsync([], ...args()),
+    };
+  };
   return [
     randn('philox'),
     randn('torch'),
@@ -106,5 +156,8 @@ export function casesOf(dims: readonly number[], type: BenchType): Case[] {
       sync: () => scheduler.addNoise(sample(), score(), indices, { out: out() }),
       async: () => scheduler.addNoiseAsync(sample(), score(), indices, { out: out() }),
     },
+    linear(1),
+    linear(2),
+    linear(3),
   ];
 }

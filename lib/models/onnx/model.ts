@@ -26,7 +26,8 @@ import {
 } from '../model';
 import { settingsOf, type OnnxModelOptions } from './options';
 import { isPerSample, type BatchRules, type Feed, type Port } from '../network/port';
-import { isDivided, probeExactness, type Exactness } from './probe';
+import { isDivided, probeExactness, type Exactness, type RunDivided } from './probe';
+import { addProbed, keepProbed, probedBefore, probeKeyOf, readProbed, type Probed } from './probe-cache';
 
 /** onnxruntime's names of ONNX's element types, by number. */
 const types: Record<number, string> = {
@@ -136,6 +137,8 @@ export class OnnxModel extends Callable {
   static async load(
     pathOrBytes: string | Uint8Array | ArrayBuffer,
     options: OnnxModelOptions = {},
+    /** @internal What probes of the network found elsewhere. */
+    known: readonly Probed[] = [],
   ): Promise<OnnxModel> {
     const settings = settingsOf(pathOrBytes, options);
     const { given, device, intraOpThreads, interOpThreads, graphOptimization, sessionConfig, exact, sampleShape } =
@@ -170,23 +173,41 @@ export class OnnxModel extends Callable {
       await native.checkProviderAsync(path, shared);
       return load([deviceIndex(device), settings.cudaOptions()]);
     };
-    let loaded: LoadedNetwork | undefined;
+    let onDevice: LoadedNetwork | undefined;
     let fallback: string | undefined;
     if (device !== 'cpu')
-      loaded = await onCuda().catch((cause: unknown) => {
+      onDevice = await onCuda().catch((cause: unknown) => {
         const isAuto = options.device === undefined || options.device === 'auto';
         if (!isAuto || (cause as ScoreSdeError).code !== 'ERR_CUDA_UNAVAILABLE') throw cause;
         fallback = reasonOf(cause);
         return undefined;
       });
-    loaded ??= await load([null]);
+    const loaded = onDevice ?? (await load([null]));
     let model: OnnxModel | undefined;
     try {
       const contract = new Contract(loaded.inputs.map(portOf), loaded.outputs.map(portOf), options);
       model = new OnnxModel(loaded, contract, fallback === undefined ? device : 'cpu', fallback, settings.dataRange);
-      model.#exact = await model.#exactness(exact, sampleShape, async () => {
+      const loadSingleThreaded = async () => {
         if (intraOpThreads > 1) model!.#singleThreaded = await load([null], 1, 1);
         return intraOpThreads;
+      };
+      model.#exact = await model.#exactness(exact, sampleShape, async (dims, probe) => {
+        const key = await probeKeyOf(bytes ?? name, {
+          library: loaded.version,
+          threads: intraOpThreads,
+          options: JSON.stringify([interOpThreads, graphOptimization, sessionConfig]),
+          dims,
+        });
+        const { probeCache } = options;
+        const before = probedBefore(key, [...known, ...(probeCache === undefined ? [] : await readProbed(probeCache))]);
+        if (before === undefined) {
+          const probed = await probe(loadSingleThreaded);
+          const entry = keepProbed(key, probed);
+          if (entry !== undefined && probeCache !== undefined) await addProbed(probeCache, entry);
+          return probed;
+        }
+        const { width, why } = before;
+        return { holds: true, width, atOnce: before.isDivided ? await loadSingleThreaded() : 1, why };
       });
       if (model.#exact.atOnce === 1) await model.#releaseSingleThreaded();
       return model;
@@ -282,7 +303,10 @@ export class OnnxModel extends Callable {
   async #exactness(
     exact: 'auto' | boolean,
     sizes: readonly number[] | undefined,
-    loadSingleThreaded: () => Promise<number>,
+    cached: (
+      dims: readonly number[],
+      probe: (loadSingleThreaded: () => Promise<number>) => Promise<Exactness>,
+    ) => Promise<Exactness>,
   ): Promise<Exactness> {
     const fixed = this.#contract.fixedBatch;
     const alone = (why: string): Exactness => ({ holds: true, width: 1, atOnce: 1, why });
@@ -297,19 +321,16 @@ export class OnnxModel extends Callable {
       return alone(oneByOne ?? 'the network leaves its sizes free: sampleShape would let it be probed');
     // Inputs that a run must give are 0 in the probe: their values do not matter to it.
     const further = this.#contract.further.filter((port) => isPerSample(port)).map(({ name }) => [name, 0] as const);
-    return probeExactness({
-      dims,
-      fixed,
-      oneByOne,
-      sigmaEach: this.#sigmaEach,
-      loadSingleThreaded,
-      run: async (sample, sigma, perCall, atOnce) => {
-        const told = (sigma.data as Float32Array).map(this.#label);
-        const { score, done } = this.#queue(sample, told, Object.fromEntries(further), {}, perCall, atOnce);
-        await done;
-        return score;
-      },
-    });
+    const run: RunDivided = async (sample, sigma, perCall, atOnce) => {
+      const told = (sigma.data as Float32Array).map(this.#label);
+      const { score, done } = this.#queue(sample, told, Object.fromEntries(further), {}, perCall, atOnce);
+      await done;
+      return score;
+    };
+    const sigmaEach = this.#sigmaEach;
+    return cached(dims, (loadSingleThreaded) =>
+      probeExactness({ dims, fixed, oneByOne, sigmaEach, loadSingleThreaded, run }),
+    );
   }
 
   /** Whether the network takes a sigma for each sample, rather than one a call. */

@@ -35,6 +35,8 @@ export interface OnnxModelOptions extends NetworkOptions {
   libraryPath?: string;
   /** ONNX Runtime's session configuration entries, such as { 'session.intra_op.allow_spinning': 0 }. A boolean is 0 or 1. */
   sessionConfig?: Readonly<Record<string, string | number | boolean>>;
+  /** A JSON file that keeps what the probe of `exact` found, so that later processes need not probe. It is made where it is missing. */
+  probeCache?: string;
   /** Options of the CUDA execution provider, as ONNX Runtime documents them. */
   providerOptions?: Readonly<Record<string, string | number | boolean>>;
 }
@@ -49,6 +51,7 @@ export const loadOptions = [
   'sampleShape',
   'libraryPath',
   'sessionConfig',
+  'probeCache',
   'providerOptions',
 ] as const satisfies (keyof OnnxModelOptions)[];
 
@@ -71,6 +74,9 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
     throw new ScoreSdeError('ERR_SHAPE', `sampleShape must hold positive sizes, got ${show(sampleShape)}`);
   if (exact !== 'auto' && typeof exact !== 'boolean')
     throw new ScoreSdeError('ERR_CONFIG', `exact must be 'auto', true or false, got ${show(exact)}`);
+  const { probeCache } = options;
+  if (probeCache !== undefined && (typeof probeCache !== 'string' || probeCache === ''))
+    throw new ScoreSdeError('ERR_CONFIG', `probeCache must be the path of a file, got ${show(probeCache)}`);
   const intraOpThreads = threadsOf(options.intraOpThreads ?? getNumThreads(), 'intraOpThreads');
   const interOpThreads = threadsOf(options.interOpThreads ?? 1, 'interOpThreads');
   const sessionConfig = textsOf(options.sessionConfig, 'sessionConfig');
