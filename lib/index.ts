@@ -20,9 +20,9 @@ export type { PerSample } from './tensor/arguments';
 export type { SigmaOptions } from './scheduler/schedule';
 export type { NoiseSampler } from './sampling/lane';
 export { ScoreSdeVePipeline, type PipelineOptions, type RunOptions } from './sampling/pipeline';
-export type { ResumeOptions, StepsOptions } from './sampling/plan';
+export type { ResumeOptions, SamplingProgress, StepsOptions } from './sampling/plan';
 export { SamplingResult } from './sampling/result';
-export type { SamplingProgress, SamplingRun } from './sampling/run';
+export type { SamplingRun } from './sampling/run';
 export type { SamplingStep } from './sampling/sampling-step';
 export {
   levelsFrom,

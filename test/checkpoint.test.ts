@@ -55,7 +55,7 @@ describe.each(devices)('on %s', (device) => {
   const another = () => pipelineOn(device);
   const elsewhere = pipelineOn(device === 'cpu' ? (devices.at(-1) ?? 'cpu') : 'cpu');
 
-  describe.each<Streams>(['seed', 'philox', 'torch', 'torch each'])('streams: %s', (kind) => {
+  describe.each<Streams>(['seed', 'torch'])('streams: %s', (kind) => {
     test.each(solverCases)('saved at every stage: $name', async ({ options }) => {
       const isOneByOne = isAdaptive(options);
       const rows = 2;
@@ -240,7 +240,9 @@ describe('model inputs', () => {
       return mixture(sample, sigma, {});
     };
     const pipeline = pipelineOn('cpu', model);
-    const bytes = await pipeline.start({ numInferenceSteps: 1, seed: 1, batchSize: 2, modelInputs: inputs }).save();
+    const bytes = await pipeline
+      .start({ numInferenceSteps: 1, seed: 1, batchSize: 2, modelInputs: inputs })
+      .save({ stop: true });
     seen.length = 0;
     await pipeline.resume(bytes).result;
     const [restored] = seen;

@@ -24,12 +24,13 @@ afterAll(removeFolders);
 /** So many steps (samplingEps allows no more) that only what ends before the work, or in it, ends in time. */
 const forever = ['--steps', '99000'];
 
+let pipeline: ScoreSdeVePipeline;
+beforeAll(async () => void (pipeline = await ScoreSdeVePipeline.fromPretrained('digits')));
+afterAll(() => pipeline.dispose());
+
 /** The same in this process. */
 async function picture(options: RunOptions, columns?: number): Promise<Buffer> {
-  const pipeline = await ScoreSdeVePipeline.fromPretrained('digits');
-  const result = await pipeline.run(options);
-  await pipeline.dispose();
-  return result.toPng({ columns });
+  return (await pipeline.run(options)).toPng({ columns });
 }
 
 const sizeOf = (file: Buffer) => {
@@ -291,17 +292,12 @@ describe('doctor', () => {
     });
   });
 
-  test.each([['--json'], []])('exit code 1 where sampling cannot work %s', async (...args) => {
-    const { stdout, ...ended } = await run(['doctor', ...args], await temporaryFolder(), {
+  test('exit code 1 where sampling cannot work', async () => {
+    const { stdout, ...ended } = await run(['doctor'], await temporaryFolder(), {
       SCORE_SDE_ONNXRUNTIME: '/nowhere/libonnxruntime.so',
     });
     expect(ended).toEqual({ code: 1, signal: null, stderr: '' });
-    if (args.length > 0)
-      expect(JSON.parse(stdout)).toMatchObject({
-        works: false,
-        onnxModel: { error: expect.stringMatching(/nowhere/) },
-      });
-    else expect(topics(stdout).get('OnnxModel')).toMatch(/^does not work: .*nowhere/);
+    expect(topics(stdout).get('OnnxModel')).toMatch(/^does not work: .*nowhere/);
   });
 
   test('the number of threads that it was told', async () => {
@@ -349,7 +345,7 @@ describe('bench', () => {
 describe('standard output that takes no more: one line and code 1', () => {
   const lost = /^score-sde: cannot write to standard output: [^\n]+ \(ERR_IO\)\n$/;
 
-  test.each([[['solvers']], [['sample', '--calls', '1', '--batch', '1000', '--out', '-']]])('%j', async (args) => {
+  test.each([[['solvers']], [['sample', '--calls', '1', '--batch', '1', '--out', '-']]])('%j', async (args) => {
     const { child, ended } = start(args, await temporaryFolder());
     child.stdout.destroy();
     const { code, stderr } = await ended;

@@ -141,9 +141,8 @@ interface Faults {
         ['cudaGetDeviceProperties', 3],
         ['cudaStreamCreateWithFlags', 3],
         ['cudaFuncGetAttributes', 1],
+        ['cudaDeviceGetAttribute', 1],
         ['cudaOccupancyMaxActiveBlocksPerMultiprocessor', 1],
-        ['cudaFuncSetAttribute', 1],
-        ['cudaOccupancyMaxPotentialClusterSize', 1],
       ];
       for (const [call, n] of opening) {
         fail(call, n, ${passing});
@@ -187,13 +186,13 @@ interface Faults {
     // The collector may still hold what was last; a block for each failure would be hundreds.
     expect(leaked).toBeLessThanOrEqual(1024);
     expect(calls).toEqual([
+      'cudaDeviceGetAttribute',
       'cudaEventCreateWithFlags',
       'cudaEventQuery',
       'cudaEventRecord',
       'cudaEventSynchronize',
       'cudaFree',
       'cudaFuncGetAttributes',
-      'cudaFuncSetAttribute',
       'cudaGetDeviceProperties',
       'cudaIpcGetMemHandle',
       'cudaIpcOpenMemHandle',
@@ -203,7 +202,6 @@ interface Faults {
       'cudaMemcpyAsync',
       'cudaMemsetAsync',
       'cudaOccupancyMaxActiveBlocksPerMultiprocessor',
-      'cudaOccupancyMaxPotentialClusterSize',
       'cudaPointerGetAttributes',
       'cudaSetDevice',
       'cudaStreamAddCallback',
@@ -211,6 +209,7 @@ interface Faults {
       'cudaStreamIsCapturing',
       'cudaStreamSynchronize',
       'cudaStreamWaitEvent',
+      'cudaThreadExchangeStreamCaptureMode',
     ]);
   });
 

@@ -63,8 +63,8 @@ const written = /\bfma\b/g;
       const spilt = /(\d+) bytes spill stores, (\d+) bytes spill loads/.exec(text)?.slice(1);
       expect([name, spilt]).toEqual([name, ['0', '0']]);
       report[name] = Number(/Used (\d+) registers/.exec(text)![1]);
-      // 88 are what five blocks of a kernel's 128 threads may have, which hide the latency of its 16 loads of 128 bits.
-      expect(report[name]).toBeLessThanOrEqual(/LinearILi3/.test(name) ? 88 : 80);
+      // Five blocks of 128 threads may have 96 each, which is enough where a thread has 16 loads of 128 bits under way.
+      expect(report[name]).toBeLessThanOrEqual(/LinearILi3/.test(name) ? 96 : 80);
     }
     process.stdout.write(`registers, sm_${arch}: ${JSON.stringify(report)}\n`);
   });

@@ -770,7 +770,7 @@ describe('the library', () => {
     await symlink(path, library);
     if (provider !== undefined) await writeFile(join(folder, 'libonnxruntime_providers_cuda.so'), provider);
     const said = await run(`
-      const { native } = require('./dist/native');
+      const { native } = require('./dist/native/addon');
       await native.checkProviderAsync(${JSON.stringify(library)}, false)
         .then(() => console.log('good'), ({ code, message }) => console.log(code, message));`);
     expect(said).toMatch(says);

@@ -1,6 +1,6 @@
 import { SingleBar } from 'cli-progress';
 import { ScoreSdeError } from '../errors';
-import type { SamplingProgress } from '../sampling/run';
+import type { SamplingProgress } from '../sampling/plan';
 import { longRun } from './estimate';
 import { warn } from './output';
 

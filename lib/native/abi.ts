@@ -85,7 +85,7 @@ export type StepArgs = [
   ...given: OptionalOperand,
   ...base: OptionalOperand,
   historyCount: number,
-  /** Each history's memory and Dtype, then those of out; mean or null; pushed or null; and a Mark. */
+  /** Memory and Dtype of each history, and of out, mean and pushed; then a Mark. Nulls at the end may be left out. */
   ...rest: (StateMemory | OnDevice | DeviceHandle | number | null)[],
 ];
 

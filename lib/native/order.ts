@@ -110,8 +110,13 @@ export function inOrder<T>(access: Access, start: (order: Order) => Promise<T>, 
 }
 
 /** Whether asynchronous work on the memory is under way. */
-export function isBusy(access: Access): boolean {
-  return blockers(access).length > 0;
+export function isBusy({ reads, writes }: Access): boolean {
+  for (const buffer of reads) if (pending.get(buffer)?.writer) return true;
+  for (const buffer of writes) {
+    const entry = pending.get(buffer);
+    if (entry && (entry.writer || entry.readers.size > 0)) return true;
+  }
+  return false;
 }
 
 /** For synchronous work, which cannot wait: ERR_BUSY where asynchronous work on the same memory is under way. */

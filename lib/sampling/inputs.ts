@@ -90,8 +90,8 @@ function concatenated(parts: readonly Numbers[]): Numbers {
 export function inputsOfRow(inputs: ModelInputs, row: number, rows: number): ModelInputs {
   const one = (value: ModelInput): unknown => {
     if (Array.isArray(value) || (ArrayBuffer.isView(value) && 'length' in value)) {
-      const list = value as ArrayLike<unknown>;
-      return list.length === rows ? list[row] : list;
+      const list = value as unknown[];
+      return list.length === rows ? list.slice(row, row + 1) : list;
     }
     if (value === null || typeof value !== 'object' || !('dims' in value)) return value;
     const { dims, data, type } = value as Like;

@@ -142,8 +142,8 @@ export class Lane {
     const phase = update.kind === 'langevin' ? 'corrector' : 'predictor';
     this.#failure ??= new ScoreSdeError(
       'ERR_NON_FINITE',
-      `step ${step}${total} (sigma ${Math.fround(sigma)}), sample ${this.#firstSample + row}: the ${phase} gave values ` +
-        'that are not finite; the model returned NaN, infinity, or a score of zero',
+      `step ${step}${total} (sigma ${Math.fround(sigma)}): the ${phase} gave values that are not finite in sample ` +
+        `${this.#firstSample + row}; the model returned NaN, infinity, or a score of zero`,
     );
   }
 }

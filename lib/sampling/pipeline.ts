@@ -6,11 +6,19 @@ import { assertOptions, show } from '../options';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import { sizeOfDims } from '../tensor/tensor';
 import { takesDevice } from './executor/place';
-import { assertFunction, planOf, resumeOptions, stepsOptions, type ResumeOptions, type StepsOptions } from './plan';
+import {
+  assertFunction,
+  planOf,
+  resumeOptions,
+  stepsOptions,
+  type ResumeOptions,
+  type RunPlan,
+  type StepsOptions,
+} from './plan';
 import { loadPretrained } from './pretrained';
 import type { SamplingResult } from './result';
 import { resumed } from './resumed';
-import { SamplingRun, type RunPlan } from './run';
+import { SamplingRun } from './run';
 import type { SamplingStep } from './sampling-step';
 
 export interface PipelineOptions {

@@ -19,8 +19,42 @@ import {
 import type { Levels, Solver } from '../solvers/solver';
 import { assertSameDims, operand } from '../tensor/operand';
 import { sizeOfDims, type TensorLike } from '../tensor/tensor';
-import type { NoiseSampler } from './lane';
-import type { RunPlan, SamplingProgress } from './run';
+import type { LaneState } from './batch';
+import type { NoiseSampler, NoiseSource, Place } from './lane';
+
+/** How far a run is. */
+export interface SamplingProgress {
+  /** Steps that are done, 1 to total. */
+  readonly step: number;
+  /** Steps in all; NaN where the solver decides on them as it goes. */
+  readonly total: number;
+  /** Network calls so far. */
+  readonly calls: number;
+  /** The noise level that the step began at. */
+  readonly sigma: number;
+}
+
+/** All that a run depends on: a snapshot, so that runs do not disturb one another. */
+export interface RunPlan {
+  readonly model: ScoreModel;
+  readonly device: string;
+  /** The dims of the batch, [B, ...]. */
+  readonly dims: readonly number[];
+  readonly solver: Solver;
+  readonly levels: Levels;
+  readonly noise: NoiseSource;
+  readonly seed: bigint | undefined;
+  readonly inputs: ModelInputs;
+  /** The inputs as the model prepared them for the whole batch. */
+  readonly prepared: ModelInputs;
+  readonly dataRange: readonly [low: number, high: number];
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: SamplingProgress) => void) | undefined;
+  /** Where the run begins, if not with noise. */
+  readonly state?: LaneState | undefined;
+  /** Where its lanes stand, if not at their beginning: one, or one for each sample with an adaptive solver. */
+  readonly places?: readonly Place[] | undefined;
+}
 
 export interface StepsOptions extends SolverOptions {
   /** Samples to make at once, an integer >= 1; with seeds, 65536 at most. That of `sample` where it is given, else 1. */

@@ -3,8 +3,7 @@ import { assertInputs } from '../models/model';
 import { show } from '../options';
 import { Tensor } from '../tensor/tensor';
 import { decode } from './checkpoint';
-import { assertFunction, assertSignal, type ResumeOptions, type Source } from './plan';
-import type { RunPlan } from './run';
+import { assertFunction, assertSignal, type ResumeOptions, type RunPlan, type Source } from './plan';
 
 /** What goes on where a saved run stands. ERR_CONFIG, ERR_SHAPE, ERR_MODEL. */
 export function resumed(source: Source, bytes: unknown, options: ResumeOptions): RunPlan {

@@ -6,7 +6,7 @@ import type { Batch } from './batch';
 import { encode } from './checkpoint';
 import { inputsOfRow } from './inputs';
 import { Lane } from './lane';
-import type { RunPlan, SamplingProgress } from './run';
+import type { RunPlan, SamplingProgress } from './plan';
 
 /** The lanes of a run in its batch: one for all samples or, with an adaptive solver, which takes each sample its own way, one for each. */
 export class RunLanes {

@@ -1,49 +1,13 @@
 import { AbortError, ScoreSdeError } from '../errors';
-import type { ModelInputs, ScoreModel } from '../models/model';
 import { assertOptions, show } from '../options';
 import type { Generator } from '../random/generator';
 import { onAbort, Wait } from '../signals';
-import type { Levels, Solver } from '../solvers/solver';
 import { viewOf } from '../tensor/views';
-import { Batch, type LaneState } from './batch';
-import type { NoiseSource, Place } from './lane';
+import { Batch } from './batch';
+import type { RunPlan, SamplingProgress } from './plan';
 import { imagesOf, SamplingResult } from './result';
 import { RunLanes } from './run-lanes';
 import { SamplingStep } from './sampling-step';
-
-/** How far a run is. */
-export interface SamplingProgress {
-  /** Steps that are done, 1 to total. */
-  readonly step: number;
-  /** Steps in all; NaN where the solver decides on them as it goes. */
-  readonly total: number;
-  /** Network calls so far. */
-  readonly calls: number;
-  /** The noise level that the step began at. */
-  readonly sigma: number;
-}
-
-/** All that a run depends on: a snapshot, so that runs do not disturb one another. */
-export interface RunPlan {
-  readonly model: ScoreModel;
-  readonly device: string;
-  /** The dims of the batch, [B, ...]. */
-  readonly dims: readonly number[];
-  readonly solver: Solver;
-  readonly levels: Levels;
-  readonly noise: NoiseSource;
-  readonly seed: bigint | undefined;
-  readonly inputs: ModelInputs;
-  /** The inputs as the model prepared them for the whole batch. */
-  readonly prepared: ModelInputs;
-  readonly dataRange: readonly [low: number, high: number];
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: ((progress: SamplingProgress) => void) | undefined;
-  /** Where the run begins, if not with noise. */
-  readonly state?: LaneState | undefined;
-  /** Where its lanes stand, if not at their beginning: one, or one for each sample with an adaptive solver. */
-  readonly places?: readonly Place[] | undefined;
-}
 
 /** A save that was asked for. */
 interface Save {

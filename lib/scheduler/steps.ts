@@ -1,16 +1,6 @@
 import { ScoreSdeError } from '../errors';
 import { assertOptions, show } from '../options';
-import {
-  Dtype,
-  NoiseKind,
-  Row,
-  RowKind,
-  RowNormals,
-  StepSizeCode,
-  type Mark,
-  type Noise,
-  type StepSize,
-} from '../native/abi';
+import { Dtype, NoiseKind, Row, RowKind, RowNormals, StepSizeCode, type Noise, type StepSize } from '../native/abi';
 import { KernelCall, type Call } from '../native/call';
 import { bufferOf, DeviceMemory, placeOf } from '../native/memory';
 import type { Access } from '../native/order';
@@ -121,10 +111,11 @@ function planNoise(source: ReturnType<typeof noiseSource>, like: Operand, drawn:
 }
 
 function accessOf(inputs: Operand[], outputs: Operand[], states: object[]): Access {
-  return {
-    reads: inputs.map((o) => bufferOf(o.memory)),
-    writes: [...outputs.map((o) => bufferOf(o.memory)), ...states],
-  };
+  const access: Access = { reads: [], writes: [] };
+  for (const { memory } of inputs) access.reads.push(bufferOf(memory));
+  for (const { memory } of outputs) access.writes.push(bufferOf(memory));
+  for (const state of states) access.writes.push(state);
+  return access;
 }
 
 /**
@@ -197,7 +188,6 @@ function planUpdate(
   update: Update,
   { x, m, out, mean }: { x: Operand; m?: Operand; out: Operand; mean?: Operand },
   noise: NoisePlan,
-  mark: Mark = [],
 ): KernelCall<'step'> {
   const { rows, cols } = batchShape(x);
   const normals = noise.inputs.length > 0 ? RowNormals.given : RowNormals.drawn;
@@ -219,11 +209,7 @@ function planUpdate(
       0, // histories
       out.memory,
       out.type,
-      mean?.memory ?? null,
-      mean?.type ?? Dtype.float32,
-      null, // pushed
-      Dtype.float32,
-      ...mark,
+      ...(mean ? [mean.memory, mean.type] : []),
     ],
     accessOf(m ? [x, m, ...noise.inputs] : [x, ...noise.inputs], mean ? [out, mean] : [out], noise.states),
     { method, before: noise.before, after: noise.after },
@@ -237,17 +223,20 @@ export function planStepPred(
   timestep: PerSample,
   sample: TensorLike,
   options: StepOptions,
-  mark: Mark = [],
 ): Plan<{ prevSample: Tensor; prevSampleMean: Tensor | undefined }> {
   assertOptions(options, stepOptions);
   const x = operand(sample, 'sample');
   const m = operand(modelOutput, 'modelOutput');
   assertSameDims(m, x);
   const { rows } = batchShape(x);
-  const indices = numbersOf(timestep, rows, 'timestep').map((t) => indexOf(schedule, t));
   const { discreteSigmas } = schedule;
-  const sigma = indices.map((i) => discreteSigmas[i]!);
-  const next = indices.map((i) => adjacentSigma(discreteSigmas, i));
+  const sigma: number[] = [];
+  const next: number[] = [];
+  for (const t of numbersOf(timestep, rows, 'timestep')) {
+    const index = indexOf(schedule, t);
+    sigma.push(discreteSigmas[index]!);
+    next.push(adjacentSigma(discreteSigmas, index));
+  }
   if (options.returnMean === false && options.outMean !== undefined)
     throw new ScoreSdeError('ERR_CONFIG', 'outMean was given and returnMean is false: is the mean wanted?');
   const source = noiseSource(options, x);
@@ -255,7 +244,7 @@ export function planStepPred(
   const noise = planNoise(source, x, x.type);
   const update = { kind: RowKind.predict, stepSize: 0, sigma, next, snr: 0, e: zero };
   const operands = { x, m, out: out.operand, mean: mean?.operand };
-  const call = planUpdate('stepPred', update, operands, noise, mark);
+  const call = planUpdate('stepPred', update, operands, noise);
   return { call, result: { prevSample: out.tensor, prevSampleMean: mean?.tensor } };
 }
 
@@ -278,7 +267,6 @@ export function planStepCorrect(
   modelOutput: TensorLike,
   sample: TensorLike,
   options: StepOptions,
-  mark: Mark = [],
 ): Plan<{ prevSample: Tensor }> {
   assertOptions(options, stepOptions);
   const x = operand(sample, 'sample');
@@ -294,7 +282,7 @@ export function planStepCorrect(
   const { out } = outputsOf(options, x, [x, m, ...source.given]);
   const noise = planNoise(source, x, Dtype.float32);
   const update = { kind: RowKind.correct, stepSize: StepSizeCode[stepSize], sigma, next: zero, snr, e: zero };
-  const call = planUpdate('stepCorrect', update, { x, m, out: out.operand }, noise, mark);
+  const call = planUpdate('stepCorrect', update, { x, m, out: out.operand }, noise);
   return { call, result: { prevSample: out.tensor } };
 }
 

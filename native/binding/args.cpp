@@ -153,30 +153,39 @@ void* Args::deviceMemoryAt(DeviceMemory& memory, size_t bytes) {
 }
 
 void* Args::memoryOf(Napi::Value value, size_t bytes, size_t alignment) {
-  void* data = nullptr;
-  if (value.IsTypedArray()) {
+  Bytes memory;
+  if (bytesOf(value, memory)) {
     onHost_ = true;
-    return hostMemoryOf(value, bytes, alignment);
+    return hostMemoryAt(value, memory.data, memory.length, bytes, alignment);
   }
-  if (DeviceMemory* const memory = deviceMemoryOf(value); memory != nullptr) {
-    data = deviceMemoryAt(*memory, bytes);
-    if (reinterpret_cast<uintptr_t>(data) % alignment == 0) return data;
-    fail(env(), Status::error("ERR_NATIVE", "the memory is not aligned to " + std::to_string(alignment) + " bytes"));
-  }
-  return hostMemoryOf(value, bytes, alignment);
+  DeviceMemory* const device = deviceMemoryOf(value);
+  if (device == nullptr) expectArray();
+  void* const data = deviceMemoryAt(*device, bytes);
+  if (reinterpret_cast<uintptr_t>(data) % alignment != 0) misaligned(alignment);
+  return data;
 }
 
 void* Args::hostMemoryOf(Napi::Value value, size_t bytes, size_t alignment) {
   Bytes memory;
-  if (!bytesOf(value, memory))
-    fail(env(), Status::error("ERR_NATIVE", "expected a typed array as argument " + std::to_string(next_)));
-  if (memory.length < bytes)
+  if (!bytesOf(value, memory)) expectArray();
+  return hostMemoryAt(value, memory.data, memory.length, bytes, alignment);
+}
+
+void* Args::hostMemoryAt(Napi::Value value, void* data, size_t length, size_t bytes, size_t alignment) {
+  if (length < bytes)
     fail(env(), Status::error("ERR_SHAPE", "expected at least " + std::to_string(bytes) + " bytes, got " +
-                                               std::to_string(memory.length) + " (was the memory transferred away?)"));
-  if (reinterpret_cast<uintptr_t>(memory.data) % alignment != 0)
-    fail(env(), Status::error("ERR_NATIVE", "the memory is not aligned to " + std::to_string(alignment) + " bytes"));
+                                               std::to_string(length) + " (was the memory transferred away?)"));
+  if (reinterpret_cast<uintptr_t>(data) % alignment != 0) misaligned(alignment);
   if (!held_.IsEmpty()) held_.Set(held_.Length(), value);
-  return memory.data;
+  return data;
+}
+
+void Args::expectArray() const {
+  fail(env(), Status::error("ERR_NATIVE", "expected a typed array as argument " + std::to_string(next_)));
+}
+
+void Args::misaligned(size_t alignment) const {
+  fail(env(), Status::error("ERR_NATIVE", "the memory is not aligned to " + std::to_string(alignment) + " bytes"));
 }
 
 void* Args::memory(size_t count, size_t elementSize) { return memoryOf(take(), count * elementSize, elementSize); }
@@ -188,7 +197,9 @@ View Args::view(size_t count) {
 }
 
 View Args::viewOrNull(size_t count) {
-  if (!info_[next_].IsNull()) return view(count);
+  if (next_ >= info_.Length()) return {};
+  // Told by its identity: napi_typeof would ask for every other type before.
+  if (!info_[next_].StrictEquals(env().Null())) return view(count);
   next_ += 2;
   return {};
 }
@@ -213,8 +224,7 @@ Noise Args::noise(Shape shape, bool optional) {
     } else if (bytesOf(list, memory)) {
       noise.philox.resize(memory.length / sizeof(PhiloxStream));
       std::memcpy(noise.philox.data(), memory.data, noise.philox.size() * sizeof(PhiloxStream));
-    }
-    if (DeviceMemory* const device = list.IsArray() || list.IsTypedArray() ? nullptr : deviceMemoryOf(list)) {
+    } else if (DeviceMemory* const device = deviceMemoryOf(list); device != nullptr) {
       noise.device = static_cast<const PhiloxStream*>(deviceMemoryAt(*device, sizeof(PhiloxStream)));
       noise.deviceStreams = device->buffer->bytes / sizeof(PhiloxStream);
     }

@@ -58,6 +58,7 @@ class Args {
 
   /// A typed array of `count` elements, or as many bytes of device memory, followed by its Dtype.
   View view(size_t count);
+  /// None for null, and at the end of the arguments.
   View viewOrNull(size_t count);
   /// A typed array of `count` plain elements.
   template <class T>
@@ -81,6 +82,9 @@ class Args {
   /// Of a typed array, or on a device.
   void* memoryOf(Napi::Value value, size_t bytes, size_t alignment);
   void* hostMemoryOf(Napi::Value value, size_t bytes, size_t alignment);
+  void* hostMemoryAt(Napi::Value value, void* data, size_t length, size_t bytes, size_t alignment);
+  [[noreturn]] void expectArray() const;
+  [[noreturn]] void misaligned(size_t alignment) const;
   void* deviceMemoryAt(DeviceMemory& memory, size_t bytes);
   Dtype dtype();
 

@@ -15,7 +15,9 @@ inline bool sameUpdate(const RowStep& r, const RowStep& s) {
 }
 
 inline bool sameUpdates(const std::vector<RowStep>& rows) {
-  return std::all_of(rows.begin(), rows.end(), [&](const RowStep& row) { return sameUpdate(row, rows[0]); });
+  return rows.size() < 2 || std::all_of(rows.begin() + 1, rows.end(), [&](const RowStep& row) {
+           return sameUpdate(row, rows[0]);
+         });
 }
 
 /// Rows that draw from one stream and of which each element is treated the same are one long row, however short each is.

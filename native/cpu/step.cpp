@@ -232,12 +232,13 @@ Status step(const StepParams& p, std::vector<uint32_t>* bad) {
   Measured measured;
   if (any(p.rows, measuresScore)) {
     TRY_STATUS(measure(p, measured));
-  } else {
+  } else if (any(p.rows, [](const RowStep& row) { return row.kind == RowStep::Kind::Correct; })) {
     for (const RowStep& row : p.rows) measured.steps.push_back(annealedStep(row.snr, row.sigma));
   }
+  static const std::vector<float> unused(1);
   const Noise& noise = measured.keeps ? measured.noise : p.noise;
   const std::vector<RowStep>& rows = measured.keeps ? measured.rows : p.rows;
-  const std::vector<float>& steps = measured.steps;
+  const std::vector<float>& steps = measured.steps.empty() ? unused : measured.steps;
   const bool same = sameUpdates(rows) && std::all_of(steps.begin(), steps.end(), [&](float s) { return s == steps[0]; });
   const Shape shape = joined(p.shape, noise, same);
   std::atomic<bool> finite{true};

@@ -17,7 +17,8 @@ struct CUgraph_st {
 namespace emulator {
 
 inline thread_local cudaStreamCaptureMode captureMode = cudaStreamCaptureModeGlobal;
-inline thread_local std::vector<CUgraph_st*> captures;  // that this thread began
+/** Those that this thread began. The list outlives the thread's locals, since statics end after these. */
+inline thread_local std::vector<CUgraph_st*>& captures = *new std::vector<CUgraph_st*>();
 inline std::atomic<int> globalCaptures{0};
 
 /** Whether an unsafe call is refused; it ends the thread's captures, too. */
