@@ -46,20 +46,25 @@ MULTIVERSION void widenHalf(float* __restrict out, const uint16_t* __restrict in
 MULTIVERSION void widenBfloat(float* __restrict out, const uint16_t* __restrict in, size_t count) {
   for (size_t i = 0; i < count; ++i) out[i] = bfloat16ToFloat(in[i]);
 }
-// Narrowing returns 0 where everything is finite after it: a magnitude from the type's limit on becomes infinite.
-MULTIVERSION uint32_t narrowHalf(uint16_t* __restrict out, const float* __restrict in, size_t count) {
-  uint32_t bad = 0;
+/// What is to be or-ed over 16-bit values: its top bit is set where one of them is infinite or NaN. `step` is the least
+/// difference of exponents.
+HD uint16_t overflow(uint16_t h, uint16_t step) { return static_cast<uint16_t>((h & 0x7fffu) + step); }
+
+MULTIVERSION uint16_t narrowHalf(uint16_t* __restrict out, const float* __restrict in, size_t count) {
+  uint16_t bad = 0;
   for (size_t i = 0; i < count; ++i) {
-    out[i] = floatToFloat16(in[i]);
-    bad |= (bitsOf(in[i]) & 0x7fffffffu) >= kFloat16Limit ? 1u : 0u;
+    const uint16_t h = floatToFloat16(in[i]);
+    out[i] = h;
+    bad |= overflow(h, 0x0400);
   }
   return bad;
 }
-MULTIVERSION uint32_t narrowBfloat(uint16_t* __restrict out, const float* __restrict in, size_t count) {
-  uint32_t bad = 0;
+MULTIVERSION uint16_t narrowBfloat(uint16_t* __restrict out, const float* __restrict in, size_t count) {
+  uint16_t bad = 0;
   for (size_t i = 0; i < count; ++i) {
-    out[i] = floatToBfloat16(in[i]);
-    bad |= (bitsOf(in[i]) & 0x7fffffffu) >= kBfloat16Limit ? 1u : 0u;
+    const uint16_t h = floatToBfloat16(in[i]);
+    out[i] = h;
+    bad |= overflow(h, 0x0080);
   }
   return bad;
 }
@@ -253,7 +258,7 @@ void toFloat(float* out, const uint16_t* in, size_t count, Dtype type) {
 }
 
 bool fromFloat(uint16_t* out, const float* in, size_t count, Dtype type) {
-  return (type == Dtype::Float16 ? narrowHalf(out, in, count) : narrowBfloat(out, in, count)) == 0;
+  return (type == Dtype::Float16 ? narrowHalf(out, in, count) : narrowBfloat(out, in, count)) < 0x8000;
 }
 
 bool isFinite(const float* values, size_t count) { return defects(values, count) == 0; }
