@@ -192,10 +192,11 @@ void measure(const Case& c, Dtype type, Op op, double bytesPerSecond, const std:
                                nothing, [&] { many.launch(); }, 1) /
                            kSteps;
   std::printf(
-      "{\"op\":\"%s\",\"case\":\"%s\",\"type\":\"%s\",\"launches\":%zu,\"tensors\":%zu,\"bound_us\":%.2f,\"stream_flushed_us\":%.2f,"
+      "{\"op\":\"%s\",\"case\":\"%s\",\"type\":\"%s\",\"launches\":%zu,\"tensors\":%zu,\"bound_us\":%.2f,\"stream_"
+      "flushed_us\":%.2f,"
       "\"stream_warm_us\":%.2f,\"graph_flushed_us\":%.2f,\"graph_warm_us\":%.2f,\"flushed_ratio\":%.3f}\n",
-      kNames[static_cast<size_t>(op)], c.name, type == Dtype::Float32 ? "float32" : "bfloat16", one.nodes, tensors, bound,
-      flushed, warm, graphFlushed, graphWarm, flushed / bound);
+      kNames[static_cast<size_t>(op)], c.name, type == Dtype::Float32 ? "float32" : "bfloat16", one.nodes, tensors,
+      bound, flushed, warm, graphFlushed, graphWarm, flushed / bound);
 }
 
 /// A corrector and a predictor as one graph, replayed for step after step with the scalars of each; and whether the

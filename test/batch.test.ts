@@ -169,6 +169,36 @@ describe.each(devices)('on %s', (device) => {
     await batch.dispose();
   });
 
+  test('samples that are read as steps, and leave in the same turn', async () => {
+    const all = [1, 2, 3].map((seed) => ({ solver: 'pc', numInferenceSteps: 3, batchSize: seed, seed }));
+    const alone = await Promise.all(all.map((options) => samplesOf(pipeline, options)));
+    const batch = batchOf(pipeline, 6);
+    const lanes = all.map((options) => laneOf(pipeline, options));
+    batch.keeps = true;
+    for (const lane of lanes) await batch.join(lane);
+    while (!lanes[0]!.done) await batch.advance();
+    await batch.settle();
+    for (const [i, lane] of lanes.entries()) {
+      bitEqual(await elementsOf(await batch.take(lane)), alone[i]!);
+      await batch.leave(lane);
+    }
+    await batch.dispose();
+  });
+
+  test('a lane whose state does not fit is not in the batch', async () => {
+    const batch = batchOf(pipeline, 3);
+    const options = { solver: 'euler', numInferenceSteps: 3, seed: 1 };
+    const lane = laneOf(pipeline, options);
+    await batch.join(lane);
+    const state = { x: Tensor.zeros([1, 5]), history: [] };
+    sentence(await rejection(() => batch.join(laneOf(pipeline, options), state)), 'ERR_SHAPE', /sample/);
+    expect([batch.rows, batch.lanes]).toEqual([1, [lane]]);
+    while (!lane.done) await batch.advance();
+    await batch.settle();
+    bitEqual(await elementsOf(batch.state(lane).x), await samplesOf(pipeline, options));
+    await batch.dispose();
+  });
+
   describe('a lane whose values are not finite', () => {
     /** NaN in the second row of the requests that ask for it, at their own call. */
     const spoilt: ScoreModel = (sample, sigma, inputs, context) => {

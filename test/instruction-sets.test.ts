@@ -16,6 +16,8 @@ conversions c297cce0e4bd1c50
 clamp c464bc34fad9acfc
 quantize 274c07d0de8955bd
 linspace 446bea67e7bc07dc
+linear 2beddba0a41224b3
+mixed 2936dd00de4c5e3e
 `;
 
 let build: string;

@@ -1,7 +1,8 @@
-import { Generator, Tensor } from '../lib';
+import { Generator, ScoreSdeVeScheduler, Tensor } from '../lib';
 import { Dtype, NoiseKind, Row, RowKind, RowNormals, StepSizeCode, type Noise, type StepArgs } from '../lib/native/abi';
 import { native } from '../lib/native/addon';
 import { DeviceMemory } from '../lib/native/memory';
+import { inOrder } from '../lib/native/order';
 import { cudaDevices, devices, elementsOf, on } from './support/devices';
 
 type Type = 'float32' | 'float16' | 'bfloat16';
@@ -286,6 +287,22 @@ if (cudaDevices.length > 0) {
     memory.release();
   });
 }
+
+test('a call that waits for its turn keeps its records', async () => {
+  const scheduler = new ScoreSdeVeScheduler();
+  scheduler.setTimesteps(10);
+  scheduler.setSigmas(10);
+  const [x, score] = [new Generator(1).randn([3, 40]), new Generator(2).randn([3, 40])];
+  const noise = new Generator(3).randn([3, 40]);
+  const levels = [[0.3], [0.9], [0.2, 0.5, 0.7], [0.8, 0.4, 0.6]];
+  const expected = levels.map((t) => scheduler.stepPred(score, t, x, { noise }).prevSample.data);
+  // Work that is none of the addon's calls: what comes after it is handed over when it ends.
+  const access = { reads: [], writes: [x.data.buffer] };
+  const first = inOrder(access, () => new Promise<void>((resolve) => setTimeout(resolve, 20)));
+  const steps = levels.map((t) => scheduler.stepPredAsync(score, t, x, { noise }));
+  await first;
+  expect((await Promise.all(steps)).map(({ prevSample }) => prevSample.data)).toEqual(expected);
+});
 
 describe('what the addon refuses', () => {
   const operands = drawn([2, 8], 'float32');

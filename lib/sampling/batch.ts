@@ -42,11 +42,16 @@ export interface LaneState {
   readonly low?: TensorLike | undefined;
 }
 
-/** What a network call left, until the next: enough for the denoised estimates. */
-interface LastCall {
+/** What the last network call and its update left, for readers. */
+interface Left {
+  /** The states that the network was called with. */
   readonly x: Tensor<'float32'>;
   readonly output: Operand;
   readonly stages: Stages;
+  /** The means of the update, where a stage ended a step. */
+  readonly mean: Tensor<'float32'> | undefined;
+  /** The first row of each lane. Lanes may have other rows since. */
+  readonly firsts: ReadonlyMap<Lane, number>;
 }
 
 /**
@@ -73,11 +78,9 @@ export class Batch {
   readonly #marked = new WeakSet<Lane>();
   #rows = 0;
   #updates = 0;
-  /** The means of the last update, where they were wanted. */
-  #mean: Tensor<'float32'> | undefined;
   #given: Tensor<'float32'> | undefined;
   #scaled: Tensor<'float32'> | undefined;
-  #last: LastCall | undefined;
+  #left: Left | undefined;
 
   constructor({ model, sampleShape, capacity, device, signal }: BatchOptions) {
     this.#signal = signal;
@@ -102,7 +105,7 @@ export class Batch {
    * Takes a lane into the next free rows. It begins with `state`, or with the first draw of its streams.
    * @param prepared The lane's inputs as the model prepared them, where the lane is alone
    * @throws ScoreSdeError ERR_STATE where the pool is full, ERR_CONFIG where its inputs cannot share a network call with those
-   *   of the others; then nothing has changed
+   *   of the others, and what its state or its source of noise throws; then the lane is not in the batch
    */
   async join(lane: Lane, state?: LaneState, prepared?: ModelInputs): Promise<void> {
     const pool = this.#pool;
@@ -115,20 +118,14 @@ export class Batch {
     lane.first = this.#rows;
     this.#rows += lane.rows;
     this.#lanes.push(lane);
-    while (pool.history.length < lane.solver.history) pool.history.push(pool.own());
-    await this.#executor.renew();
-    await pool.unshare();
-    const rows = (tensor: Tensor<'float32'>) => rowsOf(tensor, lane.first, lane.rows);
-    if (state === undefined) await drawStart(lane, pool, this.#executor);
-    else await pool.copy(state.x, rows(pool.x), 'sample');
-    assertGoesOn(this.#signal); // the streams may be another run's by now
-    if (lane.isNew) await addOpening(lane, pool, this.#executor);
-    for (const [i, kept] of state?.history.entries() ?? []) await pool.copy(kept, rows(pool.history[i]!), 'history');
-    if (state?.base) {
-      await pool.copy(state.base, rows((pool.base ??= pool.own())), 'base');
-      this.#marked.add(lane);
+    try {
+      await this.#executor.renew();
+      await pool.unshare();
+      await this.#fill(lane, state);
+    } catch (error) {
+      await this.leave(lane);
+      throw error;
     }
-    if (state?.low) await this.#control.restore(lane, state.low);
   }
 
   /** Gives a lane's rows to those that come after it. */
@@ -191,7 +188,8 @@ export class Batch {
 
   /** The mean of a lane's last update before its noise, where it ended a step, with `keeps`. */
   mean(lane: Lane): Tensor<'float32'> {
-    return rowsOf(this.#mean!, lane.first, lane.rows);
+    const { mean, firsts } = this.#left!;
+    return rowsOf(mean!, firsts.get(lane)!, lane.rows);
   }
 
   /** What a lane holds beside its place, where it lies, until the next advance. Of a lane that is done x is the sample. */
@@ -210,11 +208,12 @@ export class Batch {
 
   /** D = x + sigma^2 score of a lane's last network call. With `keeps`, and before the batch goes on. */
   denoised(lane: Lane): Tensor<'float32'> {
-    const { x, output, stages } = this.#last!;
+    const { x, output, stages, firsts } = this.#left!;
+    const first = firsts.get(lane)!;
     const estimate: Stage = { ...stages.get(lane)!, update: { kind: 'linear', a: 0, b: [1], e: 0 } };
-    const from = rowsOf(x, lane.first, lane.rows);
+    const from = rowsOf(x, first, lane.rows);
     const result = Tensor.empty(from.dims, { device: this.#executor.device });
-    const m = operand(rowsOf(tensorOf(output), lane.first, lane.rows), 'the score');
+    const m = operand(rowsOf(tensorOf(output), first, lane.rows), 'the score');
     const [rows, { cols }, out] = [lane.rows, this.#pool, operand(result, 'denoised')];
     const records = () => this.#one(estimate, RowNormals.none);
     planStep({ rows, cols, records, x: operand(from, 'x'), output: m, out }).run();
@@ -224,7 +223,7 @@ export class Batch {
   /** The sample of a lane that is done, as a tensor of its own: the batch's memory itself where the lane has all of it, and then leaves. */
   async take(lane: Lane): Promise<Tensor<'float32'>> {
     const sample = this.#sample(lane);
-    if (sample === this.#mean) return sample;
+    if (sample === this.#left?.mean) return sample;
     if (lane.rows === this.capacity && !this.#pool.isShown) {
       await this.leave(lane);
       return this.#pool.release();
@@ -246,10 +245,27 @@ export class Batch {
     if (this.#network.dispose()) this.#pool.dispose();
   }
 
+  /** Brings a lane's state to its rows. */
+  async #fill(lane: Lane, state: LaneState | undefined): Promise<void> {
+    const pool = this.#pool;
+    while (pool.history.length < lane.solver.history) pool.history.push(pool.own());
+    const rows = (tensor: Tensor<'float32'>) => rowsOf(tensor, lane.first, lane.rows);
+    if (state === undefined) await drawStart(lane, pool, this.#executor);
+    else await pool.copy(state.x, rows(pool.x), 'sample');
+    assertGoesOn(this.#signal); // the streams may be another run's by now
+    if (lane.isNew) await addOpening(lane, pool, this.#executor);
+    for (const [i, kept] of state?.history.entries() ?? []) await pool.copy(kept, rows(pool.history[i]!), 'history');
+    if (state?.base) {
+      await pool.copy(state.base, rows((pool.base ??= pool.own())), 'base');
+      this.#marked.add(lane);
+    }
+    if (state?.low) await this.#control.restore(lane, state.low);
+  }
+
   /** The last update's result without its noise, but for a corrector's noise, which is a part of it. */
   #sample(lane: Lane): Tensor<'float32'> {
-    const hasNoise = this.#mean !== undefined && lane.last !== undefined && lane.last.update.kind !== 'langevin';
-    return rowsOf(hasNoise ? this.#mean! : this.#pool.x, lane.first, lane.rows);
+    const hasNoise = this.#left?.firsts.has(lane) && lane.last?.update.kind !== 'langevin';
+    return hasNoise ? this.mean(lane) : rowsOf(this.#pool.x, lane.first, lane.rows);
   }
 
   #draws(stages: Stages, lasts: ReadonlySet<Lane>): Promise<Draws> {
@@ -337,8 +353,8 @@ export class Batch {
       }
     };
     const update = await this.#executor.update(call, rows * pool.cols, { index, fail });
-    this.#mean = mean;
-    this.#last = this.keeps ? { x, output, stages } : undefined;
+    const firsts = new Map(places.map(({ lane, first }) => [lane, first]));
+    this.#left = this.keeps ? { x, output, stages, mean, firsts } : undefined;
     pool.moveTo(out);
     if (oldest !== undefined) history.unshift(history.pop()!);
     return update;

@@ -8,7 +8,7 @@ export class SamplingStep {
   readonly total: number;
   /** The time t of this step, from 1 down to samplingEps. */
   readonly timestep: number;
-  /** The noise level that the model was given. */
+  /** The noise level that the step began at. */
   readonly sigma: number;
   /** Network calls so far. */
   readonly calls: number;

@@ -165,9 +165,14 @@ function newRecords(count: number): Float32Array {
 const one = newRecords(1);
 let each = newRecords(0);
 
+function areEqual(values: readonly number[]): boolean {
+  for (let i = 1; i < values.length; i++) if (values[i] !== values[0]) return false;
+  return true;
+}
+
 /** Writes the records of an update of so many rows. They are good until the next call of this function. */
 function recordsOf({ kind, stepSize, sigma, next, snr, e }: Update, rows: number, normals: RowNormals): Float32Array {
-  const count = Math.max(sigma.length, e.length); // next has as many as sigma, or one
+  const count = areEqual(sigma) && areEqual(next) && areEqual(e) ? 1 : rows;
   if (count > 1 && each.length < rows * Row.size) each = newRecords(rows);
   const records = count === 1 ? one : each;
   for (let row = 0, at = 0; row < count; row++, at += Row.size) {

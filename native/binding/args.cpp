@@ -267,8 +267,9 @@ void Args::records(StepParams& p) {
   const Napi::Array pair = value.IsArray() ? value.As<Napi::Array>() : Napi::Array::New(env());
   DeviceMemory* const memory = deviceMemoryOf(pair.Get(uint32_t{1}));
   if (!recordsOf(pair.Get(uint32_t{0}), 1, p.rows) || memory == nullptr)
-    fail(env(), Status::error("ERR_NATIVE", "expected a Float32Array of records, or one and device memory, as argument " +
-                                                std::to_string(next_)));
+    fail(env(),
+         Status::error("ERR_NATIVE", "expected a Float32Array of records, or one and device memory, as argument " +
+                                         std::to_string(next_)));
   void* const data = deviceMemoryAt(*memory, sizeof(RowStep));
   if (reinterpret_cast<uintptr_t>(data) % alignof(RowStep) != 0)
     fail(env(), Status::error("ERR_NATIVE", "the memory of the records is not aligned"));

@@ -43,7 +43,8 @@ struct Step {
     p.base = args.viewOrNull(p.shape.size());
     const size_t histories = args.count();
     if (histories > p.history.size())
-      fail(args.env(), Status::error("ERR_NATIVE", "expected at most " + std::to_string(p.history.size()) + " histories"));
+      fail(args.env(),
+           Status::error("ERR_NATIVE", "expected at most " + std::to_string(p.history.size()) + " histories"));
     for (size_t k = 0; k < histories; ++k) p.history[k] = args.viewOrNull(p.shape.size());
     p.out = args.view(p.shape.size());
     p.mean = args.viewOrNull(p.shape.size());

@@ -1,10 +1,11 @@
 // The records of a step as JS writes them, and what they may ask of its operands.
+#include "binding/records.hpp"
+
 #include <array>
 #include <cstdint>
 #include <string>
 
 #include "binding/args.hpp"
-#include "binding/records.hpp"
 
 namespace score_sde::binding {
 namespace {
@@ -69,7 +70,8 @@ Status readRecord(const float* record, RowStep& row) {
 
 Status checkRow(const StepParams& p, const RowStep& row) {
   const bool linear = row.kind == RowStep::Kind::Linear, corrects = row.kind == RowStep::Kind::Correct;
-  if ((!linear || row.terms > 0) && p.output.data == nullptr) return refused("a row reads the output, and there is none");
+  if ((!linear || row.terms > 0) && p.output.data == nullptr)
+    return refused("a row reads the output, and there is none");
   for (size_t k = 1; linear && k < row.terms; ++k)
     if (row.b[k] != 0.0f && p.history[k - 1].data == nullptr)
       return refused("a row reads H" + std::to_string(k) + ", and there is none");

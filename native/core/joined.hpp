@@ -15,12 +15,12 @@ inline bool sameUpdate(const RowStep& r, const RowStep& s) {
 }
 
 inline bool sameUpdates(const std::vector<RowStep>& rows) {
-  return rows.size() < 2 || std::all_of(rows.begin() + 1, rows.end(), [&](const RowStep& row) {
-           return sameUpdate(row, rows[0]);
-         });
+  return rows.size() < 2 ||
+         std::all_of(rows.begin() + 1, rows.end(), [&](const RowStep& row) { return sameUpdate(row, rows[0]); });
 }
 
-/// Rows that draw from one stream and of which each element is treated the same are one long row, however short each is.
+/// Rows that draw from one stream and of which each element is treated the same are one long row, however short each
+/// is.
 inline Shape joined(Shape shape, const Noise& noise, bool same = true) {
   const bool perRow = noise.kind != Noise::Kind::Given && noise.streams() > 1;
   return perRow || !same ? shape : Shape{shape.size() > 0 ? size_t{1} : size_t{0}, shape.size()};

@@ -46,27 +46,22 @@ MULTIVERSION void widenHalf(float* __restrict out, const uint16_t* __restrict in
 MULTIVERSION void widenBfloat(float* __restrict out, const uint16_t* __restrict in, size_t count) {
   for (size_t i = 0; i < count; ++i) out[i] = bfloat16ToFloat(in[i]);
 }
-/// What is to be or-ed over 16-bit values: its top bit is set where one of them is infinite or NaN. `step` is the least
-/// difference of exponents.
-HD uint16_t overflow(uint16_t h, uint16_t step) { return static_cast<uint16_t>((h & 0x7fffu) + step); }
-
-MULTIVERSION uint16_t narrowHalf(uint16_t* __restrict out, const float* __restrict in, size_t count) {
-  uint16_t bad = 0;
+// Narrowing returns the bits of the greatest magnitude before it.
+MULTIVERSION uint32_t narrowHalf(uint16_t* __restrict out, const float* __restrict in, size_t count) {
+  uint32_t most = 0;
   for (size_t i = 0; i < count; ++i) {
-    const uint16_t h = floatToFloat16(in[i]);
-    out[i] = h;
-    bad |= overflow(h, 0x0400);
+    out[i] = floatToFloat16(in[i]);
+    most = std::max(most, bitsOf(in[i]) & 0x7fffffffu);
   }
-  return bad;
+  return most;
 }
-MULTIVERSION uint16_t narrowBfloat(uint16_t* __restrict out, const float* __restrict in, size_t count) {
-  uint16_t bad = 0;
+MULTIVERSION uint32_t narrowBfloat(uint16_t* __restrict out, const float* __restrict in, size_t count) {
+  uint32_t most = 0;
   for (size_t i = 0; i < count; ++i) {
-    const uint16_t h = floatToBfloat16(in[i]);
-    out[i] = h;
-    bad |= overflow(h, 0x0080);
+    out[i] = floatToBfloat16(in[i]);
+    most = std::max(most, bitsOf(in[i]) & 0x7fffffffu);
   }
-  return bad;
+  return most;
 }
 
 MULTIVERSION uint32_t defects(const float* values, size_t count) {
@@ -232,8 +227,8 @@ MULTIVERSION void startBlock(float* sum, const float* sample, size_t count, floa
 }
 
 MULTIVERSION void startWithTerm(float* sum, const float* sample, const float* value, size_t count, float a, float b) {
-  IN_PLACE for (size_t i = 0; i < count; ++i)
-      sum[i] = score_sde::linearTerm(score_sde::linearStart(a, sample[i]), b, value[i]);
+  IN_PLACE for (size_t i = 0; i < count; ++i) sum[i] =
+      score_sde::linearTerm(score_sde::linearStart(a, sample[i]), b, value[i]);
 }
 
 MULTIVERSION void addTerm(float* sum, const float* value, size_t count, float b) {
@@ -258,7 +253,8 @@ void toFloat(float* out, const uint16_t* in, size_t count, Dtype type) {
 }
 
 bool fromFloat(uint16_t* out, const float* in, size_t count, Dtype type) {
-  return (type == Dtype::Float16 ? narrowHalf(out, in, count) : narrowBfloat(out, in, count)) < 0x8000;
+  if (type == Dtype::Float16) return narrowHalf(out, in, count) < kFloat16Limit;
+  return narrowBfloat(out, in, count) < kBfloat16Limit;
 }
 
 bool isFinite(const float* values, size_t count) { return defects(values, count) == 0; }

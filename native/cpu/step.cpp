@@ -65,8 +65,7 @@ bool linear(const StepParams& p, const RowStep& row, const float* x, size_t at, 
     linearStart(scratch.sum, x, n, row.a);
   }
   for (size_t k = 1; k < row.terms; ++k)
-    if (row.b[k] != 0.0f)
-      linearTerm(scratch.sum, readBlock(p.history[k - 1], at, n, scratch.term), n, row.b[k]);
+    if (row.b[k] != 0.0f) linearTerm(scratch.sum, readBlock(p.history[k - 1], at, n, scratch.term), n, row.b[k]);
   if (row.base != 0.0f) linearTerm(scratch.sum, readBlock(p.base, at, n, scratch.term), n, row.base);
   const bool finite = settle(out, sum, z, n, row.e);
   if (p.mean.data != nullptr) copyBlock(p.mean, at, n, sum);
@@ -85,9 +84,8 @@ bool update(const StepParams& p, const RowStep& row, float step, size_t at, size
   } else {
     const float* const score = valueOf(p, row, x, at, n, scratch);
     float* const mean = p.mean.data == nullptr ? nullptr : blockTarget(p.mean, at, scratch.mean);
-    finite = row.kind == RowStep::Kind::Predict
-                 ? predict(out, mean, x, score, z, n, diffusion(row.sigma, row.next))
-                 : correct(out, mean, x, score, z, n, step);
+    finite = row.kind == RowStep::Kind::Predict ? predict(out, mean, x, score, z, n, diffusion(row.sigma, row.next))
+                                                : correct(out, mean, x, score, z, n, step);
     if (mean != nullptr) writeBlock(p.mean, at, n, mean);
   }
   return p.out.type == Dtype::Float32 ? finite : writeBlock(p.out, at, n, out);
@@ -104,9 +102,9 @@ double foldLevels(double* sums, size_t count) {
   return count == 0 ? 0.0 : sums[0];
 }
 
-/// The corrector's step of each row, from the norms of its score and, where it is measured, of its noise: of the sums of
-/// the noise's blocks, or of the noise itself where there are none. Noise that is drawn for it is kept where `kept` is
-/// not null.
+/// The corrector's step of each row, from the norms of its score and, where it is measured, of its noise: of the sums
+/// of the noise's blocks, or of the noise itself where there are none. Noise that is drawn for it is kept where `kept`
+/// is not null.
 std::vector<float> measuredSteps(const StepParams& p, const NoiseSource& noise, float* kept,
                                  std::vector<double> noiseSums) {
   const size_t rows = p.shape.rows, cols = p.shape.cols, perRow = sumGroups(cols);
@@ -193,7 +191,8 @@ Status measure(const StepParams& p, Measured& done) {
   done.keeps = true;
   done.rows = p.rows;
   for (RowStep& row : done.rows)
-    if (ahead ? row.normals == RowStep::Normals::Drawn : drawsWhatItMeasures(row)) row.normals = RowStep::Normals::Given;
+    if (ahead ? row.normals == RowStep::Normals::Drawn : drawsWhatItMeasures(row))
+      row.normals = RowStep::Normals::Given;
   if (any(done.rows, [](const RowStep& row) { return row.normals == RowStep::Normals::Drawn; })) done.noise = p.noise;
   done.noise.given = {kept, Dtype::Float32};
   if (!ahead) {
@@ -239,7 +238,8 @@ Status step(const StepParams& p, std::vector<uint32_t>* bad) {
   const Noise& noise = measured.keeps ? measured.noise : p.noise;
   const std::vector<RowStep>& rows = measured.keeps ? measured.rows : p.rows;
   const std::vector<float>& steps = measured.steps.empty() ? unused : measured.steps;
-  const bool same = sameUpdates(rows) && std::all_of(steps.begin(), steps.end(), [&](float s) { return s == steps[0]; });
+  const bool same =
+      sameUpdates(rows) && std::all_of(steps.begin(), steps.end(), [&](float s) { return s == steps[0]; });
   const Shape shape = joined(p.shape, noise, same);
   std::atomic<bool> finite{true};
   forNoise(shape, noise, &rows, [&](size_t row, size_t col, size_t n, const Normals& z, Scratch& scratch) {

@@ -1,9 +1,8 @@
-#include "cuda/backend.hpp"
-
 #include "core/joined.hpp"
+#include "cuda/backend.hpp"
 #include "cuda/check.hpp"
 #include "cuda/choice.cuh"
-#include "cuda/enqueue.hpp"
+#include "cuda/enqueue.cuh"
 #include "cuda/kernels/images.cuh"
 #include "cuda/kernels/whole.cuh"
 

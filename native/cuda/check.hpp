@@ -15,9 +15,9 @@ struct ErrorWords {
   const char *name = "", *text = "";
 };
 
-/// Those of all codes, read from CUDA by the first call. A stream's callback, which may call nothing of CUDA, finds them
-/// here: opening a device reads them.
-inline const std::array<ErrorWords, 1000>& readErrorWords() {
+/// Those of all codes, read from CUDA by the first call. A stream's callback, which may call nothing of CUDA, finds
+/// them here: opening a device reads them.
+inline const std::array<ErrorWords, 1000>& errorWords() {
   static const auto words = [] {
     std::array<ErrorWords, 1000> all;
     for (size_t code = 0; code < all.size(); ++code) {
@@ -32,7 +32,7 @@ inline const std::array<ErrorWords, 1000>& readErrorWords() {
 inline Status failure(cudaError_t error, const char* call) {
   const bool memory = error == cudaErrorMemoryAllocation;
   const auto code = static_cast<size_t>(error);
-  const ErrorWords words = code < readErrorWords().size() ? readErrorWords()[code] : ErrorWords{};
+  const ErrorWords words = code < errorWords().size() ? errorWords()[code] : ErrorWords{};
   return Status::error(memory ? "ERR_MEMORY" : "ERR_CUDA", std::string(call) + ": " + words.name + ": " + words.text);
 }
 

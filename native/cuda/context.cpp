@@ -179,7 +179,7 @@ Status open(int device, std::shared_ptr<Context>& out) {
   if (found.list.empty()) return Status::error("ERR_CUDA_UNAVAILABLE", found.unavailable);
   if (device < 0 || static_cast<size_t>(device) >= found.list.size())
     return Status::error("ERR_CUDA_UNAVAILABLE", "there is no device cuda:" + std::to_string(device));
-  readErrorWords();
+  errorWords();  // for callbacks
   auto streams = std::make_shared<Streams>(device);
   TRY_STATUS(streams->create());
   auto context = std::make_shared<DeviceContext>(std::move(streams));

@@ -11,9 +11,9 @@
 namespace score_sde::cuda {
 
 struct Traits {
-  int major = 0;            // of the compute capability
-  int maxCooperative = 0;   // blocks of kWholeThreads that a cooperative launch may have; 0 where there are none
-  int maxCluster = 0;       // blocks of a cluster of such; 0 where there are none
+  int major = 0;           // of the compute capability
+  int maxCooperative = 0;  // blocks of kWholeThreads that a cooperative launch may have; 0 where there are none
+  int maxCluster = 0;      // blocks of a cluster of such; 0 where there are none
 };
 
 inline constexpr uint32_t kThreads = 128;               // of most kernels

@@ -19,8 +19,8 @@ class Tickets {
   Tickets(const Tickets&) = delete;
   Tickets& operator=(const Tickets&) = delete;
 
-  /// So many of them, for launches of one stream. They are cleared at once and not in the order of the stream, which may
-  /// be captured: a capture would clear them only when its graph is launched.
+  /// So many of them, for launches of one stream. They are cleared at once and not in the order of the stream, which
+  /// may be captured: a capture would clear them only when its graph is launched.
   Status take(size_t count, uint32_t*& out);
 
  private:

@@ -7,6 +7,9 @@
 
 namespace score_sde {
 
+/// The bits of the least magnitudes that round to infinity.
+inline constexpr uint32_t kFloat16Limit = 0x477ff000u, kBfloat16Limit = 0x7f7f8000u;
+
 HD float bfloat16ToFloat(uint16_t h) { return floatOf(static_cast<uint32_t>(h) << 16); }
 
 HD uint16_t floatToBfloat16(float f) {
@@ -34,7 +37,7 @@ HD uint16_t floatToFloat16(float f) {
   const uint32_t denormal = bitsOf(floatOf(a < 0x38800000u ? a : 0u) + 0.5f) - 0x3f000000u;  // the sum rounds at 2^-24
   const uint32_t special = a > 0x7f800000u ? 0x7e00u : 0x7c00u;
   const uint32_t finite = a < 0x38800000u ? denormal : normal;
-  return static_cast<uint16_t>(sign | (a >= 0x477ff000u ? special : finite));
+  return static_cast<uint16_t>(sign | (a >= kFloat16Limit ? special : finite));
 }
 
 /// The nearest value of a type, as a float32.

@@ -10,7 +10,9 @@
 namespace score_sde {
 
 /// Whether a row's step depends on the norm of its score.
-HD bool measuresScore(const RowStep& row) { return row.kind == RowStep::Kind::Correct && row.stepSize != StepSize::Ald; }
+HD bool measuresScore(const RowStep& row) {
+  return row.kind == RowStep::Kind::Correct && row.stepSize != StepSize::Ald;
+}
 
 /// Whether a row's step depends on the norm of its noise.
 HD bool measuresNoise(const RowStep& row) {

@@ -44,9 +44,6 @@ HD float noiseScale(float step) { return std::sqrt(step * 2.0f); }
 /// P, what the network's output stands for: the score, the denoised estimate, or the noise.
 HD float converted(float sample, float output, float px, float pm) { return px * sample + pm * output; }
 
-/// A sample of the perturbation kernel p(x_t | x_0), eq. 29 with sigma_min neglected as in the reference.
-HD float perturb(float sample, float noise, float sigma) { return sample + noise * sigma; }
-
 // A linear update: linearStart, then linearTerm for each P, H1, H2, ... in this order, then for the base. A term whose
 // factor is 0 is left out, and its value is not read. Noise is added as by linearTerm(mean, e, z), which with a = 1
 // and no terms is a sample of the perturbation kernel p(x_t | x_0), eq. 29 with sigma_min neglected.

@@ -69,7 +69,8 @@ inline void replayed(const std::string& name, const Case& c, const std::function
   }
 }
 
-/// A context's first steps are captured, and the graph is not launched: steps afterwards are as ever, and the graph then.
+/// A context's first steps are captured, and the graph is not launched: steps afterwards are as ever, and the graph
+/// then.
 inline void capturedFirst(cudaStreamCaptureMode mode, const Case& c, const std::vector<RowStep>& rows) {
   context.reset();
   check(cuda::open(0, context));

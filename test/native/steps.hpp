@@ -50,7 +50,7 @@ inline Noise noiseOf(const Case& c, View given, Dtype drawn) {
 /// Which outputs are wanted, and where they lie.
 struct Wanted {
   bool mean = false, pushed = false;
-  int overHistory = -1;                                       // `pushed` is the memory of that one of the history
+  int overHistory = -1;  // `pushed` is the memory of that one of the history
   enum { Apart, OverSample, OverOutput, OverBase } out = Apart;
 };
 
@@ -137,7 +137,8 @@ inline RowStep anyRow(const Case& c, int kind = -1, int maxTerms = int(kTerms)) 
   using Normals = RowStep::Normals;
   RowStep row;
   row.kind = static_cast<RowStep::Kind>(kind < 0 ? int(nextWord() % 3) : kind);
-  const bool noisy = nextWord() % 5 != 0, given = c.source == Source::Given || (c.source == Source::Mixed && nextWord() % 2);
+  const bool noisy = nextWord() % 5 != 0,
+             given = c.source == Source::Given || (c.source == Source::Mixed && nextWord() % 2);
   row.normals = !noisy ? Normals::None : given ? Normals::Given : Normals::Drawn;
   row.stepSize = static_cast<StepSize>(nextWord() % 4);
   row.converts = nextWord() % 3 == 0;

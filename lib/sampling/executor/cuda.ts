@@ -4,6 +4,7 @@ import type { NonFinite } from '../../native/abi';
 import { native } from '../../native/addon';
 import { KernelCall, type Call } from '../../native/call';
 import { deviceIndex } from '../../native/memory';
+import { assertGoesOn } from '../../signals';
 import { stateTypeOf } from '../../tensor/operand';
 import { Tensor, type TensorLike } from '../../tensor/tensor';
 import { viewOf } from '../../tensor/views';
@@ -49,6 +50,7 @@ export class CudaExecutor implements Executor {
     if (takesDevice(model, this.device)) return model(viewOf(sample), sigma, inputs, context);
     const onHost = await sample.to('cpu');
     const result = await model(viewOf(onHost), sigma, inputs, context);
+    assertGoesOn(context.signal); // the batch may be gone by now
     // As wide as the model's is: an update takes the 16-bit types, too.
     const { dims, memory, type } = checkedResult(result, sample.dims);
     this.#copy?.dispose();

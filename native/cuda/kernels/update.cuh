@@ -1,5 +1,5 @@
-// One pass over a batch: each element from its operands and its normal, by a formula of math/ve.hpp. An update is a mean
-// and, around it, a normal times a factor.
+// One pass over a batch: each element from its operands and its normal, by a formula of math/ve.hpp. An update is a
+// mean and, around it, a normal times a factor.
 #pragma once
 
 #include "cuda/kernels/rows.cuh"
