@@ -21,11 +21,11 @@ export function fromNetwork(model: ScoreModel, kind: NetworkKind = {}): ScoreMod
     throw new ScoreSdeError('ERR_CONFIG', 'model is a score model already: it was made from a network of another kind');
   const parameterization = parameterizationOf(kind);
   const dataRange = dataRangeOf(kind.dataRange) ?? model.dataRange;
-  const { prepare, devices, dispose } = model;
+  const { devices } = model;
   const face = {
-    ...(prepare && { prepare: (dims: readonly number[], inputs: ModelInputs) => model.prepare!(dims, inputs) }),
+    ...(model.prepare && { prepare: (dims: readonly number[], inputs: ModelInputs) => model.prepare!(dims, inputs) }),
     ...(devices && { devices }),
-    ...(dispose && { dispose: () => model.dispose!() }),
+    ...(model.dispose && { dispose: () => model.dispose!() }),
     ...(dataRange && { dataRange }),
   };
   const call = (...args: Parameters<ScoreModel>) => model(...args);

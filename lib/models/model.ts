@@ -53,11 +53,11 @@ export const handOver: unique symbol = Symbol('score-sde.handOver');
 /** What a network takes and gives where it is no score: all of it is coefficients by the noise level. */
 export interface Parameterization {
   /** The denoised estimate: D = skip x + out m, m being the network's output. */
-  denoised(sigma: number): { readonly skip: number; readonly out: number };
+  readonly denoised: (sigma: number) => { readonly skip: number; readonly out: number };
   /** By what x is multiplied before the network sees it. */
-  scale(sigma: number): number;
+  readonly scale: (sigma: number) => number;
   /** What the network is told in place of sigma. */
-  label(sigma: number): number;
+  readonly label: (sigma: number) => number;
 }
 
 /** The network behind a model that turns its output into a score: the loop calls the network, and converts within its updates. */

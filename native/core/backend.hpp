@@ -10,8 +10,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual Status randn(const RandnParams& p) = 0;
-  /// `bad`, where given, gets the rows whose `out` is not finite in its type; a device, whose work is only enqueued when
-  /// its functions return, leaves it alone and keeps the parameters' `mark`.
+  /// `bad`, where given, gets the rows whose `out` is not finite in its type; a device, whose work is only enqueued
+  /// when its functions return, leaves it alone and keeps the parameters' `mark`.
   virtual Status step(const StepParams& p, std::vector<uint32_t>* bad) = 0;
   /// out = in, rounded where its type is narrower
   virtual Status convert(ConstView in, View out, size_t count) = 0;

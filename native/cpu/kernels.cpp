@@ -222,13 +222,24 @@ MULTIVERSION void convertBlock(float* out, const float* sample, const float* out
   IN_PLACE for (size_t i = 0; i < count; ++i) out[i] = score_sde::converted(sample[i], output[i], px, pm);
 }
 
-MULTIVERSION void startBlock(float* sum, const float* sample, size_t count, float a) {
-  IN_PLACE for (size_t i = 0; i < count; ++i) sum[i] = score_sde::linearStart(a, sample[i]);
+template <int kTerms>
+HD void sumOver(float* sum, float* value, const Terms& t, size_t count) {
+  IN_PLACE for (size_t i = 0; i < count; ++i) {
+    const float m = t.output[i], p = t.converts ? score_sde::converted(t.sample[i], m, t.px, t.pm) : m;
+    float s = score_sde::linearTerm(score_sde::linearStart(t.a, t.sample[i]), t.b0, p);
+    if (kTerms > 1) s = score_sde::linearTerm(s, t.b1, t.first[i]);
+    if (kTerms > 2) s = score_sde::linearTerm(s, t.b2, t.second[i]);
+    value[i] = p;
+    sum[i] = s;
+  }
 }
 
-MULTIVERSION void startWithTerm(float* sum, const float* sample, const float* value, size_t count, float a, float b) {
-  IN_PLACE for (size_t i = 0; i < count; ++i) sum[i] =
-      score_sde::linearTerm(score_sde::linearStart(a, sample[i]), b, value[i]);
+MULTIVERSION void sumOne(float* sum, float* value, Terms t, size_t count) { sumOver<1>(sum, value, t, count); }
+MULTIVERSION void sumTwo(float* sum, float* value, Terms t, size_t count) { sumOver<2>(sum, value, t, count); }
+MULTIVERSION void sumThree(float* sum, float* value, Terms t, size_t count) { sumOver<3>(sum, value, t, count); }
+
+MULTIVERSION void startBlock(float* sum, const float* sample, size_t count, float a) {
+  IN_PLACE for (size_t i = 0; i < count; ++i) sum[i] = score_sde::linearStart(a, sample[i]);
 }
 
 MULTIVERSION void addTerm(float* sum, const float* value, size_t count, float b) {
@@ -294,10 +305,13 @@ void convertOutput(float* out, const float* sample, const float* output, size_t 
   convertBlock(out, sample, output, count, px, pm);
 }
 
-void linearStart(float* sum, const float* sample, size_t count, float a) { startBlock(sum, sample, count, a); }
-void linearStart(float* sum, const float* sample, const float* value, size_t count, float a, float factor) {
-  startWithTerm(sum, sample, value, count, a, factor);
+void linearSum(float* sum, float* value, const Terms& terms, size_t count) {
+  if (terms.size == 1) return sumOne(sum, value, terms, count);
+  if (terms.size == 2) return sumTwo(sum, value, terms, count);
+  sumThree(sum, value, terms, count);
 }
+
+void linearStart(float* sum, const float* sample, size_t count, float a) { startBlock(sum, sample, count, a); }
 void linearTerm(float* sum, const float* value, size_t count, float factor) { addTerm(sum, value, count, factor); }
 
 void clamp(float* out, const float* in, size_t count, float scale, float shift) {

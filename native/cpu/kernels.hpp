@@ -41,9 +41,18 @@ bool settle(float* out, const float* mean, const Normals& noise, size_t count, f
 
 /// P of math/ve.hpp
 void convertOutput(float* out, const float* sample, const float* output, size_t count, float px, float pm);
-// The terms of a linear update, in memory that is no operand's.
+/// Operands and factors of the first one to three terms of a linear update.
+struct Terms {
+  size_t size;
+  const float *sample, *output, *first, *second;  // x, m, H1, H2
+  bool converts;
+  float px, pm, a, b0, b1, b2;
+};
+/// Their sum, and P. All operands are read side by side, so that the processor fetches them from memory at once: three
+/// quarters of the time that passes over one after the other take.
+void linearSum(float* sum, float* value, const Terms& terms, size_t count);
+// A sum by one pass a term.
 void linearStart(float* sum, const float* sample, size_t count, float a);
-void linearStart(float* sum, const float* sample, const float* value, size_t count, float a, float factor);
 void linearTerm(float* sum, const float* value, size_t count, float factor);
 
 /// out = clamp(scale in + shift, 0, 1)

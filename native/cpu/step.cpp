@@ -55,16 +55,26 @@ bool linear(const StepParams& p, const RowStep& row, const float* x, size_t at, 
             Scratch& scratch) {
   const bool pushes = p.pushed.data != nullptr && row.terms > 0;
   const bool starts = row.terms > 0 && row.b[0] != 0.0f;
-  const float* const value = pushes || starts ? valueOf(p, row, x, at, n, scratch, pushes) : nullptr;
+  const float* value = nullptr;
   const float* sum = scratch.sum;
+  size_t k = 1;  // the next of H1, H2, ... to be added
   if (starts) {
-    linearStart(scratch.sum, x, value, n, row.a, row.b[0]);
-  } else if (row.a == 1.0f && row.terms == 0 && row.base == 0.0f && p.mean.data == nullptr) {
-    sum = x;
+    while (k < 3 && k < row.terms && row.b[k] != 0.0f) ++k;
+    const float* const m = readBlock(p.output, at, n, scratch.score);
+    const float* const first = k > 1 ? readBlock(p.history[0], at, n, scratch.term) : nullptr;
+    const float* const second = k > 2 ? readBlock(p.history[1], at, n, scratch.mean) : nullptr;
+    const Terms terms{k, x, m, first, second, row.converts, row.px, row.pm, row.a, row.b[0], row.b[1], row.b[2]};
+    linearSum(scratch.sum, scratch.score, terms, n);
+    value = scratch.score;
   } else {
-    linearStart(scratch.sum, x, n, row.a);
+    if (pushes) value = valueOf(p, row, x, at, n, scratch, true);
+    if (row.a == 1.0f && row.terms == 0 && row.base == 0.0f && p.mean.data == nullptr) {
+      sum = x;
+    } else {
+      linearStart(scratch.sum, x, n, row.a);
+    }
   }
-  for (size_t k = 1; k < row.terms; ++k)
+  for (; k < row.terms; ++k)
     if (row.b[k] != 0.0f) linearTerm(scratch.sum, readBlock(p.history[k - 1], at, n, scratch.term), n, row.b[k]);
   if (row.base != 0.0f) linearTerm(scratch.sum, readBlock(p.base, at, n, scratch.term), n, row.base);
   const bool finite = settle(out, sum, z, n, row.e);
