@@ -657,7 +657,7 @@ describe('dispose', () => {
     const bytes = await pipeline.start(options).save();
     const steps = pipeline.steps(options);
     const disposed = pipeline.dispose();
-    sentence(await rejection(() => pipeline.run(options)), 'ERR_DISPOSED', /pipeline is disposed/);
+    sentence(await rejection(() => pipeline.run(options)), 'ERR_DISPOSED', /the model is disposed, and its pipeline/);
     for (const call of [() => pipeline.start(options), () => pipeline.steps(options), () => pipeline.resume(bytes)])
       sentence(failure(call), 'ERR_DISPOSED');
     sentence(await rejection(() => steps.next()), 'ERR_DISPOSED');

@@ -142,7 +142,8 @@ export class ScoreSdeVePipeline {
   }
 
   #assertOpen(): void {
-    if (this.#disposal !== undefined) throw new ScoreSdeError('ERR_DISPOSED', 'the pipeline is disposed');
+    if (this.#disposal !== undefined)
+      throw new ScoreSdeError('ERR_DISPOSED', 'the model is disposed, and its pipeline with it');
   }
 
   /** A run that dispose() waits for. */
