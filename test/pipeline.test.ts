@@ -731,6 +731,12 @@ describe('options that are refused before the model is called', () => {
       'ERR_CONFIG',
       /signal must be an AbortSignal, got /,
     ]),
+    [
+      'calls of a solver that decides on them',
+      { solver: 'dpm_adaptive', calls: 9, numInferenceSteps: undefined },
+      'ERR_CONFIG',
+      /dpm_adaptive decides on its calls/,
+    ],
     ['an option that is none', { batch: 4 }, 'ERR_CONFIG', /unknown option "batch"; expected batchSize, /],
     ...[null, 5, 'label', [1, 2]].map((modelInputs): (typeof rows)[number] => [
       `modelInputs ${JSON.stringify(modelInputs)}`,

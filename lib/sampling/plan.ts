@@ -301,9 +301,14 @@ function levelsOf(solver: Solver, options: StepsOptions, config: SchedulerConfig
 function stepCount(solver: Solver, options: StepsOptions, tabled: number | undefined): number | undefined {
   const { calls, numInferenceSteps, grid } = options;
   if (numInferenceSteps !== undefined) return numInferenceSteps;
-  if (calls !== undefined) return solver.steps?.(calls) ?? 2;
+  if (solver.steps === undefined) {
+    if (calls !== undefined)
+      throw new ScoreSdeError('ERR_CONFIG', `solver ${solver.name} decides on its calls by itself: leave out calls`);
+    return typeof grid === 'object' ? undefined : 2; // it takes the first and the last level
+  }
+  if (calls !== undefined) return solver.steps(calls);
   if (typeof grid === 'object') return undefined;
-  return tabled ?? solver.steps?.(20) ?? 2;
+  return tabled ?? solver.steps(20);
 }
 
 function noiseLevel(value: unknown, name: string): number {
