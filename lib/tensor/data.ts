@@ -85,7 +85,7 @@ export function sizeOfDims(dims: unknown, name: string): number {
     if (size > 2 ** 40)
       throw new ScoreSdeError(
         'ERR_SHAPE',
-        `${name} [${(dims as number[]).join(', ')}] has more elements than memory could hold`,
+        `${name} ${show(Array.from(dims as number[]))} has more elements than memory could hold`,
       );
   }
   return size;
