@@ -82,10 +82,11 @@ export type StepArgs = [
   ...output: OptionalOperand,
   /** Its streams are one for all rows, or one each; `given` is for the rows that say so. */
   ...Noise,
-  ...given: OptionalOperand,
-  ...base: OptionalOperand,
-  historyCount: number,
-  /** Memory and Dtype of each history, and of out, mean and pushed; then a Mark. Nulls at the end may be left out. */
+  ...out: Operand,
+  /**
+   * Memory and Dtype of mean, pushed, given and base; the number of histories, and memory and Dtype of each; then a Mark. What
+   * is not there may be left out at the end, which saves a small step a tenth of a microsecond an operand.
+   */
   ...rest: (StateMemory | OnDevice | DeviceHandle | number | null)[],
 ];
 

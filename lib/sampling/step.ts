@@ -53,14 +53,14 @@ export function planStep(step: Step): Call<NonFinite> {
       x.type,
       ...orNull(output),
       ...(draws?.take() ?? [NoiseKind.none, null, Dtype.float32]),
-      ...orNull(given),
-      ...orNull(base),
-      history.length,
-      ...history.flatMap(orNull),
       out.memory,
       out.type,
       ...orNull(mean),
       ...orNull(pushed),
+      ...orNull(given),
+      ...orNull(base),
+      history.length,
+      ...history.flatMap(orNull),
       ...mark,
     ] as unknown as StepArgs;
   return new KernelCall('step', args, access);

@@ -207,11 +207,6 @@ function planUpdate(
       m?.memory ?? null,
       m?.type ?? Dtype.float32,
       ...noise.take(),
-      null, // given
-      Dtype.float32,
-      null, // base
-      Dtype.float32,
-      0, // histories
       out.memory,
       out.type,
       ...(mean ? [mean.memory, mean.type] : []),

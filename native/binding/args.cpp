@@ -197,7 +197,7 @@ View Args::view(size_t count) {
 }
 
 View Args::viewOrNull(size_t count) {
-  if (next_ >= info_.Length()) return {};
+  if (isOver()) return {};
   // Told by its identity: napi_typeof would ask for every other type before.
   if (!info_[next_].StrictEquals(env().Null())) return view(count);
   next_ += 2;
@@ -278,7 +278,7 @@ void Args::records(StepParams& p) {
 }
 
 FiniteMark Args::mark(size_t rows) {
-  if (next_ >= info_.Length()) return {};
+  if (isOver()) return {};
   auto* const first = static_cast<uint32_t*>(memoryOf(take(), rows * sizeof(uint32_t), alignof(uint32_t)));
   return {first, static_cast<uint32_t>(count())};
 }

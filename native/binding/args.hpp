@@ -49,6 +49,7 @@ class Args {
   Shape shape();
   uint64_t word();
 
+  bool isOver() const { return next_ >= info_.Length(); }
   void skip() { ++next_; }
   /// The device that the memory so far lies on; null for the host. ERR_CONFIG where it is not one place.
   cuda::Context* context() const;

@@ -39,16 +39,16 @@ struct Step {
     p.sample = args.view(p.shape.size());
     p.output = args.viewOrNull(p.shape.size());
     p.noise = args.noise(p.shape, true);
+    p.out = args.view(p.shape.size());
+    p.mean = args.viewOrNull(p.shape.size());
+    p.pushed = args.viewOrNull(p.shape.size());
     if (const View given = args.viewOrNull(p.shape.size()); given.data != nullptr) p.noise.given = given;
     p.base = args.viewOrNull(p.shape.size());
-    const size_t histories = args.count();
+    const size_t histories = args.isOver() ? 0 : args.count();
     if (histories > p.history.size())
       fail(args.env(),
            Status::error("ERR_NATIVE", "expected at most " + std::to_string(p.history.size()) + " histories"));
     for (size_t k = 0; k < histories; ++k) p.history[k] = args.viewOrNull(p.shape.size());
-    p.out = args.view(p.shape.size());
-    p.mean = args.viewOrNull(p.shape.size());
-    p.pushed = args.viewOrNull(p.shape.size());
     p.mark = args.mark(p.shape.rows);
     if (p.shape.size() == 0) return;  // memory of no elements has no address
     for (const RowStep& row : p.rows)

@@ -119,13 +119,13 @@ export function casesOf(dims: readonly number[], type: BenchType): Case[] {
         ...memoryOf(score),
         NoiseKind.none,
         ...none,
+        ...memoryOf(out),
+        ...none,
+        ...(order > 1 ? memoryOf(outMean) : none),
         ...none,
         ...none,
         history.length,
         ...history.flatMap(memoryOf),
-        ...memoryOf(out),
-        ...none,
-        ...(order > 1 ? memoryOf(outMean) : none),
       ];
     });
     return {

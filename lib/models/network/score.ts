@@ -69,8 +69,7 @@ function combine(x: Operand, m: Operand | undefined, weights: (readonly [number,
   const args = () =>
     [
       ...[rows, cols, records, x.memory, x.type, m?.memory ?? null, m?.type ?? float32],
-      ...[NoiseKind.none, null, float32, null, float32, null, float32, 0, out.memory, out.type],
-      ...[null, float32, null, float32],
+      ...[NoiseKind.none, null, float32, out.memory, out.type],
     ] as unknown as StepArgs;
   const reads = [x, ...(m ? [m] : [])].map(({ memory }) => bufferOf(memory));
   return new KernelCall('step', args, { reads, writes: [bufferOf(out.memory)] });
