@@ -20,6 +20,18 @@ export function assertOptions(options: unknown, known?: readonly string[]): void
       throw new ScoreSdeError('ERR_CONFIG', `unknown option ${show(key)}; expected ${known.join(', ')}`);
 }
 
+/** ERR_CONFIG unless `signal` is an AbortSignal, or left out. */
+export function assertSignal(signal: AbortSignal | undefined): void {
+  if (signal !== undefined && (typeof signal?.aborted !== 'boolean' || typeof signal.addEventListener !== 'function'))
+    throw new ScoreSdeError('ERR_CONFIG', `signal must be an AbortSignal, got ${show(signal)}`);
+}
+
+/** ERR_CONFIG unless `value` is a function, or left out. */
+export function assertFunction(value: unknown, name: string): void {
+  if (value !== undefined && typeof value !== 'function')
+    throw new ScoreSdeError('ERR_CONFIG', `${name} must be a function, got ${show(value)}`);
+}
+
 /** A value for an error message: short, with its type, never its whole content. */
 export function show(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value);

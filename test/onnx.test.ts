@@ -689,9 +689,9 @@ describe('the library', () => {
       /^the network cannot be loaded: \/nowhere\/libonnxruntime.so is not/,
     ],
     ['is another', nativePath, /it has no OrtGetApiBase; install onnxruntime-node/],
-    ['is too old', () => compiled('old.so', runtime('1.16.3', '0')), /its version is 1.16.3, and 1.17 is needed/],
+    ['is too old', () => compiled('old.so', runtime('1.16.3', '0')), /its version is 1.16.3, and 1.18 is needed/],
     ['has a version that is none', () => compiled('odd.so', runtime('unknown', '0')), /its version is unknown/],
-    ['has no interface', () => compiled('bare.so', runtime('1.30.0', '0')), /it has no interface of version 17/],
+    ['has no interface', () => compiled('bare.so', runtime('1.30.0', '0')), /it has no interface of version 18/],
     [
       'has an interface of nothing',
       () => compiled('gaps.so', `static const void* table[512];${runtime('1.30.0', 'table')}`),

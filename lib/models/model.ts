@@ -1,5 +1,5 @@
 import { AbortError, ScoreSdeError } from '../errors';
-import { show } from '../options';
+import { assertSignal, show } from '../options';
 import type { PerSample } from '../tensor/arguments';
 import type { Tensor, TensorLike } from '../tensor/tensor';
 
@@ -32,8 +32,7 @@ export function assertContext(context: unknown): void {
   if (context === null || typeof context !== 'object')
     throw new ScoreSdeError('ERR_CONFIG', `context must be an object with out and signal, got ${show(context)}`);
   const { signal } = context as ModelContext;
-  if (signal !== undefined && typeof signal?.addEventListener !== 'function')
-    throw new ScoreSdeError('ERR_CONFIG', `signal must be an AbortSignal, got ${show(signal)}`);
+  assertSignal(signal);
   if (signal?.aborted) throw new AbortError(signal);
 }
 

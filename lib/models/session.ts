@@ -101,6 +101,7 @@ export function fromInferenceSession(session: SessionLike, options: SessionModel
   const outputs = portsOf(session.outputMetadata, 'outputMetadata');
   const contract = new Contract(inputs, outputs, options);
   const { sample, timestep, output } = contract;
+  contract.warnOfTruncation('the network');
   let released: Promise<void> | undefined;
 
   function prepare(dims: readonly number[], given: ModelInputs): ModelInputs {

@@ -132,8 +132,20 @@ export type LoadNetworkArgs = [
   intraOpThreads: number,
   interOpThreads: number,
   graphOptimization: number,
+  parallel: boolean,
+  memoryPattern: boolean,
+  cpuArena: boolean,
+  /** ONNX Runtime's number: 0 (verbose) to 4 (fatal). */
+  logSeverity: number,
+  /** Sizes of free dims by name, as text. */
+  sizes: Record<string, string>,
+  /** Where the rewritten graph goes, and how the profile's file begins; empty: nowhere. */
+  optimizedPath: string,
+  profilePrefix: string,
   config: Record<string, string>,
-  ...cuda: [null] | [device: number, options: Record<string, string>],
+  externalCount: number,
+  /** Name, size and bytes of each file of weights; then null, or the device and options of CUDA's provider. */
+  ...rest: (string | number | Uint8Array | null | Record<string, string>)[],
 ];
 
 /** A further input: its place, sizes, bytes, and whether each row has its part of it. */

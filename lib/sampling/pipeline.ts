@@ -2,19 +2,11 @@ import { resolveDevice } from '../devices';
 import { ScoreSdeError } from '../errors';
 import { loadOptions, type OnnxModelOptions } from '../models/onnx/options';
 import type { ScoreModel } from '../models/model';
-import { assertOptions, show } from '../options';
+import { assertFunction, assertOptions, show } from '../options';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import { sizeOfDims } from '../tensor/tensor';
 import { takesDevice } from './executor/place';
-import {
-  assertFunction,
-  planOf,
-  resumeOptions,
-  stepsOptions,
-  type ResumeOptions,
-  type RunPlan,
-  type StepsOptions,
-} from './plan';
+import { planOf, resumeOptions, stepsOptions, type ResumeOptions, type RunPlan, type StepsOptions } from './plan';
 import { loadPretrained } from './pretrained';
 import type { SamplingResult } from './result';
 import { resumed } from './resumed';

@@ -3,7 +3,7 @@ import { ScoreSdeError } from '../errors';
 import { assertInputs, dataRangeOf, type ModelInputs, type ScoreModel } from '../models/model';
 import { Generator, generatorsOf } from '../random/generator';
 import { seedOf } from '../random/kind';
-import { assertOptions, show } from '../options';
+import { assertFunction, assertOptions, assertSignal, show } from '../options';
 import type { SchedulerConfig } from '../scheduler/config';
 import { withSigmas, timestepTable } from '../scheduler/schedule';
 import {
@@ -195,16 +195,6 @@ export function planOf(source: Source, options: StepsOptions): RunPlan {
     onProgress,
     state,
   };
-}
-
-export function assertSignal(signal: AbortSignal | undefined): void {
-  if (signal !== undefined && (typeof signal?.aborted !== 'boolean' || typeof signal.addEventListener !== 'function'))
-    throw new ScoreSdeError('ERR_CONFIG', `signal must be an AbortSignal, got ${show(signal)}`);
-}
-
-export function assertFunction(value: unknown, name: string): void {
-  if (value !== undefined && typeof value !== 'function')
-    throw new ScoreSdeError('ERR_CONFIG', `${name} must be a function, got ${show(value)}`);
 }
 
 function stateOf(sample: TensorLike, sampleShape: readonly number[]) {

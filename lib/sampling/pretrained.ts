@@ -74,7 +74,7 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
   const config = checked((await readObject<UnetConfig>(configFile)) ?? {}, configFile);
   const { sigmaMin, sigmaMax } = scheduler.config;
   const conditioning = options.conditioning ?? config.conditioning ?? undefined;
-  const known = await readProbed(join(folder, 'unet', 'probe.json'));
+  const probed = await readProbed(join(folder, 'unet', 'probe.json'));
   const given: OnnxModelOptions = {
     defaultInputs: config.default_inputs,
     sampleShape: sizesOf(config).every((size) => typeof size === 'number') ? sizesOf(config) : undefined,
@@ -84,7 +84,7 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
     ...options,
     conditioning: conditioning && ranged(conditioning, [sigmaMin, sigmaMax]),
   };
-  const model = await OnnxModel.load(networkOf(folder), given, known);
+  const model = await OnnxModel.load(networkOf(folder), given, { probed, sigmaRange: [sigmaMin, sigmaMax] });
   try {
     return { scheduler, model, sampleShape: sampleShapeOf(config, model, configFile) };
   } catch (error) {

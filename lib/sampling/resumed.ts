@@ -1,9 +1,9 @@
 import { ScoreSdeError } from '../errors';
 import { assertInputs } from '../models/model';
-import { show } from '../options';
+import { assertFunction, assertSignal, show } from '../options';
 import { Tensor } from '../tensor/tensor';
 import { decode } from './checkpoint';
-import { assertFunction, assertSignal, type ResumeOptions, type RunPlan, type Source } from './plan';
+import type { ResumeOptions, RunPlan, Source } from './plan';
 
 /** What goes on where a saved run stands. ERR_CONFIG, ERR_SHAPE, ERR_MODEL. */
 export function resumed(source: Source, bytes: unknown, options: ResumeOptions): RunPlan {

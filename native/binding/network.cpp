@@ -75,7 +75,21 @@ class LoadCall final : public AsyncCall {
     options_.intraOpThreads = static_cast<int>(args.count());
     options_.interOpThreads = static_cast<int>(args.count());
     options_.graphOptimization = static_cast<int>(args.count());
+    options_.parallel = args.flag();
+    options_.memoryPattern = args.flag();
+    options_.cpuArena = args.flag();
+    options_.logSeverity = static_cast<int>(args.count());
+    for (auto& [name, size] : args.texts()) options_.sizes.emplace_back(name, std::stoll(size));
+    options_.optimizedPath = args.text();
+    options_.profilePrefix = args.text();
     options_.config = args.texts();
+    for (size_t files = args.count(); files > 0; --files) {
+      ort::ExternalFile file;
+      file.name = args.text();
+      file.size = args.count();
+      file.bytes = args.array<uint8_t>(file.size);
+      source_.external.push_back(std::move(file));
+    }
     if (args.isNext(napi_null)) return;
     const size_t device = args.count();
     context_ = contextOf(args.env(), device);

@@ -34,10 +34,10 @@ using PathChar = wchar_t;
 using PathChar = char;
 #endif
 
-/// The version of the table to ask for. Every library from 1.17 on has it.
-inline constexpr uint32_t kApiVersion = 17;
+/// The version of the table to ask for. Every library from 1.18 on has it.
+inline constexpr uint32_t kApiVersion = 18;
 /// Entries of the table, up to the last one that is used.
-inline constexpr size_t kSlots = 264;
+inline constexpr size_t kSlots = 280;
 
 // The used values of ONNX Runtime's enumerations.
 enum ElementType : int { kFloat32 = 1, kFloat16 = 10, kFloat64 = 11 };
@@ -55,7 +55,11 @@ inline constexpr Entry<7, OrtStatus*(const OrtEnv*, const PathChar*, const OrtSe
 inline constexpr Entry<8, OrtStatus*(const OrtEnv*, const void*, size_t, const OrtSessionOptions*, OrtSession**)>
     CreateSessionFromArray;
 inline constexpr Entry<10, OrtStatus*(OrtSessionOptions**)> CreateSessionOptions;
+inline constexpr Entry<11, OrtStatus*(OrtSessionOptions*, const PathChar*)> SetOptimizedModelFilePath;
 inline constexpr Entry<13, OrtStatus*(OrtSessionOptions*, int)> SetSessionExecutionMode;
+inline constexpr Entry<14, OrtStatus*(OrtSessionOptions*, const PathChar*)> EnableProfiling;
+inline constexpr Entry<17, OrtStatus*(OrtSessionOptions*)> DisableMemPattern;
+inline constexpr Entry<19, OrtStatus*(OrtSessionOptions*)> DisableCpuMemArena;
 inline constexpr Entry<22, OrtStatus*(OrtSessionOptions*, int)> SetSessionLogSeverityLevel;
 inline constexpr Entry<23, OrtStatus*(OrtSessionOptions*, int)> SetSessionGraphOptimizationLevel;
 inline constexpr Entry<24, OrtStatus*(OrtSessionOptions*, int)> SetIntraOpNumThreads;
@@ -87,6 +91,7 @@ inline constexpr Entry<96, void(OrtValue*)> ReleaseValue;
 inline constexpr Entry<97, void(OrtRunOptions*)> ReleaseRunOptions;
 inline constexpr Entry<98, void(OrtTypeInfo*)> ReleaseTypeInfo;
 inline constexpr Entry<100, void(OrtSessionOptions*)> ReleaseSessionOptions;
+inline constexpr Entry<124, OrtStatus*(OrtSessionOptions*, const char*, int64_t)> AddFreeDimensionOverrideByName;
 inline constexpr Entry<130, OrtStatus*(OrtSessionOptions*, const char*, const char*)> AddSessionConfigEntry;
 inline constexpr Entry<133, OrtStatus*(OrtSession*, const OrtRunOptions*, const OrtIoBinding*)> RunWithBinding;
 inline constexpr Entry<134, OrtStatus*(OrtSession*, OrtIoBinding**)> CreateIoBinding;
@@ -101,6 +106,8 @@ inline constexpr Entry<206, OrtStatus*(OrtCudaOptions*, const char* const*, cons
     UpdateCudaProviderOptions;
 inline constexpr Entry<208, void(OrtCudaOptions*)> ReleaseCudaProviderOptions;
 inline constexpr Entry<263, OrtStatus*(OrtCudaOptions*, const char*, void*)> UpdateCudaProviderOptionsWithValue;
+inline constexpr Entry<279, OrtStatus*(OrtSessionOptions*, const PathChar* const*, char* const*, const size_t*, size_t)>
+    AddExternalInitializersFromFilesInMemory;
 
 /// The table. api(CreateEnv, ...) calls the function CreateEnv.
 class Api {

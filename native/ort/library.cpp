@@ -150,7 +150,7 @@ Status openLibrary(const std::string& path, bool shared, const Library** library
     const char* const version = base->getVersionString();
     opened->version = version == nullptr ? "" : version;
     if (!isRecent(opened->version))
-      return broken(opened->path, "its version is " + opened->version + ", and 1.17 is needed");
+      return broken(opened->path, "its version is " + opened->version + ", and 1.18 is needed");
     const void* const table = base->getApi(kApiVersion);
     if (table == nullptr) return broken(opened->path, "it has no interface of version " + std::to_string(kApiVersion));
     opened->api = Api(table);

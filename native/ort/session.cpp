@@ -81,6 +81,26 @@ struct Session::Workspace {
   std::vector<unsigned char> score, filledScore;
 };
 
+namespace {
+
+Status addExternal(const Api& api, const std::vector<ExternalFile>& files, OrtSessionOptions* options) {
+  if (files.empty()) return {};
+  std::vector<std::filesystem::path> names;
+  std::vector<char*> bytes;
+  std::vector<size_t> sizes;
+  for (const ExternalFile& file : files) {
+    names.push_back(pathOf(file.name));
+    bytes.push_back(static_cast<char*>(const_cast<void*>(file.bytes)));  // the API lacks a const
+    sizes.push_back(file.size);
+  }
+  std::vector<const PathChar*> starts;
+  for (const auto& name : names) starts.push_back(name.c_str());
+  return api.check(api(AddExternalInitializersFromFilesInMemory, options, starts.data(), bytes.data(), sizes.data(),
+                       files.size()));
+}
+
+}  // namespace
+
 Session::Session(const Library& library)
     : library_(library), session_(library.api), host_(library.api), device_(library.api) {}
 Session::~Session() = default;
@@ -95,14 +115,23 @@ Status Session::load(const Library& library, const Source& source, const Session
   OrtStatus* const results[] = {
       api(SetIntraOpNumThreads, o, options.intraOpThreads),
       api(SetInterOpNumThreads, o, options.interOpThreads),
-      api(SetSessionExecutionMode, o, options.interOpThreads > 1 ? 1 : 0),
+      api(SetSessionExecutionMode, o, options.parallel ? 1 : 0),
       api(SetSessionGraphOptimizationLevel, o, options.graphOptimization),
-      api(SetSessionLogSeverityLevel, o, kFatal),  // errors are returned; they need no log
+      api(SetSessionLogSeverityLevel, o, options.logSeverity),
   };
   Status failed;
   for (OrtStatus* const result : results)  // checks all of them: each status must be released
     if (Status status = api.check(result); !status.ok()) failed = std::move(status);
   if (!failed.ok()) return failed;
+  if (!options.memoryPattern) TRY_STATUS(api.check(api(DisableMemPattern, o)));
+  if (!options.cpuArena) TRY_STATUS(api.check(api(DisableCpuMemArena, o)));
+  for (const auto& [name, size] : options.sizes)
+    TRY_STATUS(api.check(api(AddFreeDimensionOverrideByName, o, name.c_str(), size), "ERR_CONFIG"));
+  if (!options.optimizedPath.empty())
+    TRY_STATUS(api.check(api(SetOptimizedModelFilePath, o, pathOf(options.optimizedPath).c_str())));
+  if (!options.profilePrefix.empty())
+    TRY_STATUS(api.check(api(EnableProfiling, o, pathOf(options.profilePrefix).c_str())));
+  TRY_STATUS(addExternal(api, source.external, o));
   // The network's threads do not spin after a run: the step kernels need the cores.
   std::map<std::string, std::string> config = {{"session.force_spinning_stop", "1"}};
   for (const auto& [key, value] : options.config) config[key] = value;

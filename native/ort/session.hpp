@@ -35,9 +35,23 @@ struct CudaProvider {
 
 struct SessionOptions {
   int intraOpThreads = 1, interOpThreads = 1;
-  int graphOptimization = 99;  // 0: none, 1: basic, 2: extended, 99: all
-  Settings config;             // ONNX Runtime's session configuration entries
+  int graphOptimization = 99;                          // 0: none, 1: basic, 2: extended, 99: all
+  bool parallel = false;                               // operators that do not depend on each other run at once
+  bool memoryPattern = true;                           // the memory of a run is planned from the run before
+  bool cpuArena = true;                                // memory is kept for the next run
+  int logSeverity = 4;                                 // 0: verbose, 1: info, 2: warning, 3: error, 4: fatal
+  std::vector<std::pair<std::string, int64_t>> sizes;  // of free dims, by their names
+  std::string optimizedPath;                           // where the rewritten graph goes; empty: nowhere
+  std::string profilePrefix;                           // how the profile's file begins; empty: none
+  Settings config;                                     // ONNX Runtime's session configuration entries
   std::optional<CudaProvider> cuda;
+};
+
+/// Weights that a network has in a file beside it, by that file's name.
+struct ExternalFile {
+  std::string name;
+  const void* bytes = nullptr;
+  size_t size = 0;
 };
 
 /// A network's file, or its bytes.
@@ -45,6 +59,7 @@ struct Source {
   std::string path;
   const void* bytes = nullptr;
   size_t size = 0;
+  std::vector<ExternalFile> external;  // in place of the files
 };
 
 /// Stops a run from another thread. A run may be several calls of the network at once.

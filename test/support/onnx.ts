@@ -314,3 +314,58 @@ export async function closeSessions(): Promise<void> {
   for (const session of open) await session.release().catch(() => {});
   open.clear();
 }
+
+/** What a network of the test's own gives and is told. */
+export interface GraphKind {
+  gives?: 'score' | 'denoised' | 'noise' | 'v_prediction';
+  told?: 'sigma' | 'log_sigma' | 'log_sigma_quarter' | { t: readonly [number, number] } | { tutorial: number };
+  /** The element type of `timestep`. */
+  type?: OnnxType;
+  /** Mean and standard deviation of the data, which are normal. */
+  mean?: number;
+  deviation?: number;
+}
+
+/** The exact network of normal data, of a kind: D = (x v + mean sigma^2) / (v + sigma^2), v the data's variance. */
+export function kindGraph(
+  shape: readonly number[],
+  { gives = 'score', told = 'sigma', type = 'float32', mean = 0.5, deviation = 0.3 }: GraphKind,
+): Uint8Array {
+  const graph = new GraphWriter();
+  const dims = ['batch', ...shape];
+  const number = (value: number) => graph.constant('float32', [value], []);
+  const op = (kind: string) => (a: string, b: string) => graph.add(kind, [a, b]);
+  const [plus, minus, times, over] = [op('Add'), op('Sub'), op('Mul'), op('Div')];
+  const exp = (value: string) => graph.add('Exp', [value]);
+  const t = graph.reshape(
+    graph.cast('float32', 'timestep'),
+    dims.map((_, axis) => (axis === 0 ? -1 : 1)),
+  );
+  const sigmaOf = (): string => {
+    if (told === 'sigma') return t;
+    if (told === 'log_sigma') return exp(t);
+    if (told === 'log_sigma_quarter') return exp(times(number(4), t));
+    if ('t' in told) {
+      const [low, high] = told.t;
+      return exp(plus(number(Math.log(low)), times(number(Math.log(high / low)), t)));
+    }
+    // sigma^2 = (s^(2 t) - 1) / (2 ln s)
+    const log = Math.log(told.tutorial);
+    return graph.add('Sqrt', [over(minus(exp(times(number(2 * log), t)), number(1)), number(2 * log))]);
+  };
+  const sigma = sigmaOf();
+  const variance = times(sigma, sigma);
+  // 1 / alpha = sqrt(1 + sigma^2), by which a network of v sees x divided.
+  const alpha = over(number(1), graph.add('Sqrt', [plus(number(1), variance)]));
+  const x = gives === 'v_prediction' ? over('sample', alpha) : 'sample';
+  const v = number(deviation ** 2);
+  const D = over(plus(times(x, v), times(number(mean), variance)), plus(v, variance));
+  const output = {
+    score: () => over(minus(D, x), variance),
+    denoised: () => D,
+    noise: () => over(minus(x, D), sigma),
+    v_prediction: () => over(minus(times(times(alpha, alpha), x), D), times(alpha, sigma)),
+  }[gives]();
+  graph.output(output, port('out_sample', 'float32', dims));
+  return graph.bytes([port('sample', 'float32', dims), port('timestep', type)], [port('out_sample', 'float32', dims)]);
+}

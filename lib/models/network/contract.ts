@@ -158,9 +158,31 @@ export class Contract {
     return feeds;
   }
 
+  /** What the network is said to be. */
+  get kind(): NetworkKind {
+    return this.options;
+  }
+
   /** What the network's output stands for and what it is told, where it is no score that takes sigma. ERR_CONFIG, ERR_RANGE. */
   get parameterization(): Parameterization | undefined {
     return parameterizationOf(this.options, isInteger(this.timestep));
+  }
+
+  /** Whether the network takes whole numbers, to which a noise level is truncated that has none. */
+  get truncates(): boolean {
+    const { conditioning } = this.options;
+    const isCounted = typeof conditioning === 'object' && ('index' in conditioning || 'alphasCumprod' in conditioning);
+    return isInteger(this.timestep) && !isCounted;
+  }
+
+  /** Warns where sigma is truncated. */
+  warnOfTruncation(name: string): void {
+    if (!this.truncates) return;
+    process.emitWarning(
+      `${name}: its input ${portsText([this.timestep])} takes whole numbers, to which sigma is truncated: say what they stand ` +
+        "for, as conditioning: { index: N, sigmas: 'geometric' } or { alphasCumprod: [...] }",
+      'ScoreSdeWarning',
+    );
   }
 
   /** The feed of sigma, in the port's type: rounded to float16, truncated to an integer. ERR_SHAPE, ERR_RANGE. */

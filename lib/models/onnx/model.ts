@@ -1,18 +1,17 @@
-import { AbortError, reasonOf, ScoreSdeError } from '../../errors';
+import { AbortError, ScoreSdeError } from '../../errors';
 import { isFile } from '../../files';
 import { Dtype, type LoadedNetwork, type NetworkInput, type NetworkPort, type Order } from '../../native/abi';
 import { native } from '../../native/addon';
 import { KernelCall } from '../../native/call';
-import { bufferOf, deviceIndex, placeOf } from '../../native/memory';
+import { bufferOf, placeOf } from '../../native/memory';
 import { inOrder } from '../../native/order';
 import { assertApart, assertOnePlace, operand, target, type Operand, type StateType } from '../../tensor/operand';
 import { numbersOf, type PerSample } from '../../tensor/arguments';
-import { unfixed } from '../../tensor/data';
 import { Tensor, type TensorLike } from '../../tensor/tensor';
 import { Contract } from '../network/contract';
 import { scoreOf } from '../network/score';
-import { onAbort } from '../../signals';
-import { findLibrary } from './library';
+import { assertGoesOn, onAbort, Wait } from '../../signals';
+import { checkKind, kindText, type KindCheck } from '../network/check';
 import {
   assertContext,
   assertInputs,
@@ -24,10 +23,12 @@ import {
   type ModelInputs,
   type ScoreModel,
 } from '../model';
-import { settingsOf, type OnnxModelOptions } from './options';
+import { settingsOf, type OnnxModelOptions, type Settings } from './options';
 import { isPerSample, type BatchRules, type Feed, type Port } from '../network/port';
-import { isDivided, probeExactness, type Exactness, type RunDivided } from './probe';
+import { isDivided, isQuick, probeExactness, type Exactness, type Probe, type RunDivided } from './probe';
 import { addProbed, keepProbed, probedBefore, probeKeyOf, readProbed, type Probed } from './probe-cache';
+import { modelError, Sessions } from './sessions';
+import { Weights } from './weights';
 
 /** onnxruntime's names of ONNX's element types, by number. */
 const types: Record<number, string> = {
@@ -58,6 +59,14 @@ const portOf = ({ name, type, shape }: NetworkPort): Port => ({
 export interface RunContext extends Omit<ModelContext, 'out'> {
   /** Where the score goes: the dims of `sample`, float32, float16 or bfloat16. Default: a new float32 tensor. */
   readonly out?: TensorLike;
+}
+
+/** What is known of a network beside its file. */
+export interface Known {
+  /** What probes of it found elsewhere. */
+  readonly probed?: readonly Probed[];
+  /** The noise levels of its training. */
+  readonly sigmaRange?: readonly [sigmaMin: number, sigmaMax: number];
 }
 
 /** A base class whose instances are functions. */
@@ -99,6 +108,10 @@ export class OnnxModel extends Callable {
   /** A second session of the network, whose operators use one thread. Several calls of it run at once. */
   #singleThreaded: LoadedNetwork | undefined;
   #exact: Exactness = { holds: false, width: 'any', atOnce: 1, why: 'exact is false' };
+  /** The dims of one sample; undefined where sizes are free. */
+  #dims: readonly number[] | undefined;
+  /** What the probe found, now or before. */
+  #probed: Probed | undefined;
   readonly #running = new Set<Promise<unknown>>();
   #runs = 0;
   #disposal: Promise<void> | undefined;
@@ -137,79 +150,59 @@ export class OnnxModel extends Callable {
   static async load(
     pathOrBytes: string | Uint8Array | ArrayBuffer,
     options: OnnxModelOptions = {},
-    /** @internal What probes of the network found elsewhere. */
-    known: readonly Probed[] = [],
+    /** @internal */
+    known: Known = {},
   ): Promise<OnnxModel> {
     const settings = settingsOf(pathOrBytes, options);
-    const { given, device, intraOpThreads, interOpThreads, graphOptimization, sessionConfig, exact, sampleShape } =
-      settings;
-    const { path, shared } = findLibrary(options.libraryPath);
-    const name = given ? 'the network' : (pathOrBytes as string);
-    if (!given && !(await isFile(name)))
+    const { signal } = settings;
+    const loading = OnnxModel.#load(settings, options, known);
+    if (signal === undefined) return loading;
+    const wait = new Wait(signal);
+    try {
+      return await wait.for(loading);
+    } catch (error) {
+      // ONNX Runtime does not stop loading.
+      loading.then(
+        (model) => model.dispose(),
+        () => {},
+      );
+      throw error;
+    } finally {
+      wait.end();
+    }
+  }
+
+  static async #load(settings: Settings, options: OnnxModelOptions, known: Known): Promise<OnnxModel> {
+    const { source, device, signal, onProgress, exact, sampleShape } = settings;
+    const name = source.path ?? 'the network';
+    assertGoesOn(signal);
+    if (source.path !== undefined && !(await isFile(name)))
       throw new ScoreSdeError(
         'ERR_MODEL',
         `${name}: no such file; the network must be there as ONNX, other weights are not read`,
       );
-    const bytes = given && unfixed(given.buffer) !== undefined ? Uint8Array.from(given) : given;
-    type Cuda = [null] | [device: number, options: Record<string, string>];
-    const start = (cuda: Cuda, intra: number, inter: number) =>
-      native.loadNetworkAsync(
-        path,
-        shared,
-        ...((bytes ? [bytes.length, bytes] : [name]) as [string]),
-        intra,
-        inter,
-        graphOptimization,
-        sessionConfig,
-        ...cuda,
-      );
-    const load = (cuda: Cuda, intra = intraOpThreads, inter = interOpThreads) =>
-      inOrder({ reads: bytes ? [bytes.buffer] : [], writes: [] }, () => start(cuda, intra, inter)).catch(
-        (cause: unknown) => {
-          throw modelError(cause, `${name} cannot be loaded`);
-        },
-      );
-    const onCuda = async () => {
-      await native.checkProviderAsync(path, shared);
-      return load([deviceIndex(device), settings.cudaOptions()]);
-    };
-    let onDevice: LoadedNetwork | undefined;
-    let fallback: string | undefined;
-    if (device !== 'cpu')
-      onDevice = await onCuda().catch((cause: unknown) => {
-        const isAuto = options.device === undefined || options.device === 'auto';
-        if (!isAuto || (cause as ScoreSdeError).code !== 'ERR_CUDA_UNAVAILABLE') throw cause;
-        fallback = reasonOf(cause);
-        return undefined;
-      });
-    const loaded = onDevice ?? (await load([null]));
+    if (onProgress !== undefined) await new Weights(source).readAhead(onProgress, signal);
+    const sessions = new Sessions(settings, name);
+    const { loaded, fallback } = await sessions.load();
     let model: OnnxModel | undefined;
     try {
+      assertGoesOn(signal);
       const contract = new Contract(loaded.inputs.map(portOf), loaded.outputs.map(portOf), options);
       model = new OnnxModel(loaded, contract, fallback === undefined ? device : 'cpu', fallback, settings.dataRange);
-      const loadSingleThreaded = async () => {
-        if (intraOpThreads > 1) model!.#singleThreaded = await load([null], 1, 1);
-        return intraOpThreads;
-      };
-      model.#exact = await model.#exactness(exact, sampleShape, async (dims, probe) => {
-        const key = await probeKeyOf(bytes ?? name, {
-          library: loaded.version,
-          threads: intraOpThreads,
-          options: JSON.stringify([interOpThreads, graphOptimization, sessionConfig]),
-          dims,
-        });
-        const { probeCache } = options;
-        const before = probedBefore(key, [...known, ...(probeCache === undefined ? [] : await readProbed(probeCache))]);
-        if (before === undefined) {
-          const probed = await probe(loadSingleThreaded);
-          const entry = keepProbed(key, probed);
-          if (entry !== undefined && probeCache !== undefined) await addProbed(probeCache, entry);
-          return probed;
-        }
-        const { width, why } = before;
-        return { holds: true, width, atOnce: before.isDivided ? await loadSingleThreaded() : 1, why };
-      });
+      model.#exact = await model.#exactness(exact, sampleShape, (probe) =>
+        model!.#probe(probe, settings, sessions, known.probed ?? []),
+      );
       if (model.#exact.atOnce === 1) await model.#releaseSingleThreaded();
+      assertGoesOn(signal);
+      contract.warnOfTruncation(name);
+      const { kind } = contract;
+      if (settings.isChecked && model.#probed?.kind !== kindText(kind)) {
+        // What a call of it throws is told by the first run.
+        const found = await model.checkKind(known.sigmaRange).catch(() => undefined);
+        if (found?.fits === false) process.emitWarning(`${name}: ${found.why}`, 'ScoreSdeWarning');
+        if (found?.fits === true && model.#probed) model.#probed.kind = kindText(kind);
+      }
+      if (settings.probeCache !== undefined && model.#probed) await addProbed(settings.probeCache, model.#probed);
       return model;
     } catch (error) {
       await (model?.dispose() ?? native.releaseNetworkAsync(loaded.network));
@@ -248,6 +241,34 @@ export class OnnxModel extends Callable {
   #handOver(sample: TensorLike, sigma: PerSample, inputs: ModelInputs, context: RunContext): Handed {
     const { width: perCall, atOnce } = this.#exact;
     return this.#queue(sample, sigma, inputs, context, perCall === 'any' ? 0 : perCall, atOnce);
+  }
+
+  /**
+   * Calls the network a few times with noise, to tell whether it gives what `prediction` says and is told what `conditioning`
+   * says, and what would fit in their place.
+   * @param sigmaRange The noise levels of its training, where they are known
+   * @param patience 'slow' calls also a network that is too slow to be called at each load
+   * @returns undefined where it was not called: sizes are free, it runs on a device, it is slow, or it takes sigma truncated
+   * @throws ScoreSdeError ERR_MODEL, ERR_DISPOSED
+   */
+  async checkKind(
+    sigmaRange?: readonly [sigmaMin: number, sigmaMax: number],
+    patience: 'quick' | 'slow' = 'quick',
+  ): Promise<KindCheck | undefined> {
+    const dims = this.#dims;
+    if (dims === undefined || this.device !== 'cpu' || this.#contract.truncates) return undefined;
+    const isSlow = patience === 'slow';
+    if (!isSlow && !(await isQuick(dims, (sample, sigma) => this.#told(sample, sigma)))) return undefined;
+    const run = async (seen: Tensor, told: Tensor) => this.#told(seen, told);
+    const { kind } = this.#contract;
+    return checkKind({ dims, kind, sigmaRange, run, patience: isSlow ? Infinity : 1000 });
+  }
+
+  /** The network's output for what it sees and is told. */
+  async #told(seen: Tensor, told: Tensor): Promise<Float32Array> {
+    const { score, done } = this.#handOver(seen, told, this.#zeros, {});
+    await done;
+    return score.data as Float32Array;
   }
 
   /** The network as it is: its output, of what it is told. */
@@ -303,34 +324,75 @@ export class OnnxModel extends Callable {
   async #exactness(
     exact: 'auto' | boolean,
     sizes: readonly number[] | undefined,
-    cached: (
-      dims: readonly number[],
-      probe: (loadSingleThreaded: () => Promise<number>) => Promise<Exactness>,
-    ) => Promise<Exactness>,
+    probed: (probe: Omit<Probe, 'loadSingleThreaded'>) => Promise<Exactness>,
   ): Promise<Exactness> {
     const fixed = this.#contract.fixedBatch;
     const alone = (why: string): Exactness => ({ holds: true, width: 1, atOnce: 1, why });
     const asGiven = (why: string): Exactness => ({ holds: false, width: fixed ?? 'any', atOnce: 1, why });
     const oneByOne = fixed === 1 ? 'the network takes one sample a call' : undefined;
+    const dims = (this.#dims = this.#dimsOf(sizes));
     if (exact === true) return alone(oneByOne ?? 'exact is true');
     if (exact === false) return oneByOne === undefined ? asGiven('exact is false') : alone(oneByOne);
     if (this.device !== 'cpu')
       return oneByOne === undefined ? asGiven('the bits of a GPU depend on the batch') : alone(oneByOne);
-    const dims = this.sampleShape.map((dim, axis) => (typeof dim === 'number' ? dim : sizes?.[axis]));
-    if (!dims.every((dim): dim is number => dim !== undefined))
+    if (dims === undefined)
       return alone(oneByOne ?? 'the network leaves its sizes free: sampleShape would let it be probed');
-    // Inputs that a run must give are 0 in the probe: their values do not matter to it.
-    const further = this.#contract.further.filter((port) => isPerSample(port)).map(({ name }) => [name, 0] as const);
     const run: RunDivided = async (sample, sigma, perCall, atOnce) => {
       const told = (sigma.data as Float32Array).map(this.#label);
-      const { score, done } = this.#queue(sample, told, Object.fromEntries(further), {}, perCall, atOnce);
+      const { score, done } = this.#queue(sample, told, this.#zeros, {}, perCall, atOnce);
       await done;
       return score;
     };
-    const sigmaEach = this.#sigmaEach;
-    return cached(dims, (loadSingleThreaded) =>
-      probeExactness({ dims, fixed, oneByOne, sigmaEach, loadSingleThreaded, run }),
-    );
+    return probed({ dims, fixed, oneByOne, sigmaEach: this.#sigmaEach, run });
+  }
+
+  /** What a probe finds, or what one found before. */
+  async #probe(
+    probe: Omit<Probe, 'loadSingleThreaded'>,
+    { source, session, intraOpThreads, interOpThreads, probeCache, maxCopyBytes }: Settings,
+    sessions: Sessions,
+    known: readonly Probed[],
+  ): Promise<Exactness> {
+    const weights = new Weights(source);
+    const isSmall = await weights.areAtMost(maxCopyBytes);
+    const loadSingleThreaded = async () => {
+      if (intraOpThreads === 1 || !isSmall) return 1;
+      this.#singleThreaded = await sessions.loadSingleThreaded();
+      return intraOpThreads;
+    };
+    // A network whose weights are many is not read once more for its key.
+    const probed = async () => {
+      const { isSlow = false, ...exact } = await probeExactness({ ...probe, loadSingleThreaded });
+      return { isSlow, exact };
+    };
+    if (!isSmall) return (await probed()).exact;
+    const key = probeKeyOf(await weights.hash(), {
+      library: this.library.version,
+      threads: intraOpThreads,
+      options: sessionKeyOf(session, interOpThreads),
+      dims: probe.dims,
+    });
+    const kept = probeCache === undefined ? [] : await readProbed(probeCache);
+    this.#probed = probedBefore(key, [...known, ...kept]);
+    if (this.#probed !== undefined) {
+      const { width, why, isDivided } = this.#probed;
+      return { holds: true, width, atOnce: isDivided ? await loadSingleThreaded() : 1, why };
+    }
+    const { isSlow, exact } = await probed();
+    if (!isSlow) this.#probed = keepProbed(key, exact);
+    return exact;
+  }
+
+  /** The dims of one sample; undefined where sizes are free that nobody named. */
+  #dimsOf(sizes: readonly number[] | undefined): readonly number[] | undefined {
+    const dims = this.sampleShape.map((dim, axis) => (typeof dim === 'number' ? dim : sizes?.[axis]));
+    return dims.every((dim): dim is number => dim !== undefined) ? dims : undefined;
+  }
+
+  /** Zeros for the inputs that a run must give, where their values do not matter. */
+  get #zeros(): ModelInputs {
+    const further = this.#contract.further.filter((port) => isPerSample(port));
+    return Object.fromEntries(further.map(({ name }) => [name, 0]));
   }
 
   /** Whether the network takes a sigma for each sample, rather than one a call. */
@@ -455,8 +517,11 @@ function convert(from: Operand, to: Operand): void {
   new KernelCall('convert', () => [from.memory.length, from.memory, from.type, to.memory, to.type], access).run();
 }
 
-/** The error to throw: an error of ONNX Runtime gets `what` before its message, any other stays. */
-function modelError(cause: unknown, what: string): unknown {
-  if (!(cause instanceof ScoreSdeError) || cause.code !== 'ERR_MODEL') return cause;
-  return new ScoreSdeError('ERR_MODEL', `${what}: ${reasonOf(cause)}`, { cause });
+/** Session options on which a network's bits may depend, as text. */
+function sessionKeyOf(
+  { graphOptimization, config, sizes, ...rest }: Settings['session'],
+  interOpThreads: number,
+): string {
+  const others = Object.keys(sizes).length > 0 || rest.parallel !== interOpThreads > 1 ? [sizes, rest.parallel] : [];
+  return JSON.stringify([interOpThreads, graphOptimization, config, ...others]);
 }

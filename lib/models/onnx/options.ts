@@ -1,10 +1,11 @@
 import { getNumThreads, resolveDevice } from '../../devices';
 import { reasonOf, ScoreSdeError } from '../../errors';
-import { assertOptions, show } from '../../options';
+import { assertFunction, assertOptions, assertSignal, isPlainObject, show } from '../../options';
 import { deviceIndex } from '../../native/memory';
-import { sizeOfDims } from '../../tensor/data';
+import { sizeOfDims, unfixed } from '../../tensor/data';
 import { dataRangeOf } from '../model';
 import { networkOptions, type NetworkOptions } from '../network/contract';
+import type { LoadProgress } from './weights';
 
 const graphOptimizations = { disabled: 0, basic: 1, extended: 2, all: 99 } as const;
 
@@ -33,6 +34,36 @@ export interface OnnxModelOptions extends NetworkOptions {
    * onnxruntime-node. If onnxruntime-node is loaded later, the system may give it this library, which has the same name.
    */
   libraryPath?: string;
+  /**
+   * Weights that the network has in files beside it, as bytes by the files' names, { 'model.onnx_data': bytes }. They take the
+   * place of the files, and need not be kept once the network is loaded.
+   */
+  externalData?: Readonly<Record<string, Uint8Array | ArrayBuffer>>;
+  /**
+   * The most bytes of a network, weights elsewhere included, of which a second session is made. Default 2^28. Quick networks
+   * have one, with one thread to an operator, for calls at once (see `exact`); it holds the weights again.
+   */
+  maxCopyBytes?: number;
+  /** Whether the network is called to see if its `prediction` and `conditioning` fit (see {@link checkKind}). Default true. */
+  check?: boolean;
+  /** Ends the load at once, with an error of code ERR_ABORTED. */
+  signal?: AbortSignal;
+  /** Has the network's files read ahead of ONNX Runtime, and is told how many bytes of them were read. */
+  onProgress?: (progress: LoadProgress) => void;
+  /** Whether ONNX Runtime plans the memory of a run from the run before. Default true. */
+  memoryPattern?: boolean;
+  /** Whether ONNX Runtime keeps memory for the next run. Default true; false takes less, and more time. */
+  cpuArena?: boolean;
+  /** Whether operators that do not depend on each other run at once. Default: 'parallel' with more than one interOpThreads. */
+  executionMode?: 'sequential' | 'parallel';
+  /** Sizes of the network's free dims by their names. */
+  freeDimensionOverrides?: Readonly<Record<string, number>>;
+  /** What ONNX Runtime writes to standard error: from 0, verbose, to 4, fatal errors. Default 4. */
+  logSeverityLevel?: 0 | 1 | 2 | 3 | 4;
+  /** A file for the graph as ONNX Runtime rewrote it. */
+  optimizedModelFilePath?: string;
+  /** How the name of a file begins to which ONNX Runtime writes the times of operators, when the model is disposed. */
+  profileFilePrefix?: string;
   /** ONNX Runtime's session configuration entries, such as { 'session.intra_op.allow_spinning': 0 }. A boolean is 0 or 1. */
   sessionConfig?: Readonly<Record<string, string | number | boolean>>;
   /** A JSON file that keeps what the probe of `exact` found, so that later processes need not probe. It is made where it is missing. */
@@ -50,10 +81,24 @@ export const loadOptions = [
   'exact',
   'sampleShape',
   'libraryPath',
+  'externalData',
+  'maxCopyBytes',
+  'check',
+  'signal',
+  'onProgress',
+  'memoryPattern',
+  'cpuArena',
+  'executionMode',
+  'freeDimensionOverrides',
+  'logSeverityLevel',
+  'optimizedModelFilePath',
+  'profileFilePrefix',
   'sessionConfig',
   'probeCache',
   'providerOptions',
 ] as const satisfies (keyof OnnxModelOptions)[];
+
+export type Settings = ReturnType<typeof settingsOf>;
 
 /** The options of OnnxModel.load, checked and with defaults. ERR_CONFIG, ERR_SHAPE, ERR_RANGE, ERR_DISPOSED, ERR_CUDA_UNAVAILABLE. */
 export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
@@ -74,9 +119,22 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
     throw new ScoreSdeError('ERR_SHAPE', `sampleShape must hold positive sizes, got ${show(sampleShape)}`);
   if (exact !== 'auto' && typeof exact !== 'boolean')
     throw new ScoreSdeError('ERR_CONFIG', `exact must be 'auto', true or false, got ${show(exact)}`);
-  const { probeCache } = options;
-  if (probeCache !== undefined && (typeof probeCache !== 'string' || probeCache === ''))
-    throw new ScoreSdeError('ERR_CONFIG', `probeCache must be the path of a file, got ${show(probeCache)}`);
+  const probeCache = pathOf(options.probeCache, 'probeCache');
+  const { maxCopyBytes = 2 ** 28, executionMode, logSeverityLevel = 4, signal, onProgress } = options;
+  if (typeof maxCopyBytes !== 'number' || !(maxCopyBytes >= 0))
+    throw new ScoreSdeError('ERR_RANGE', `maxCopyBytes must be a number >= 0, got ${show(maxCopyBytes)}`);
+  if (executionMode !== undefined && executionMode !== 'sequential' && executionMode !== 'parallel')
+    throw new ScoreSdeError(
+      'ERR_CONFIG',
+      `executionMode must be 'sequential' or 'parallel', got ${show(executionMode)}`,
+    );
+  if (!Number.isInteger(logSeverityLevel) || logSeverityLevel < 0 || logSeverityLevel > 4)
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `logSeverityLevel must be an integer from 0 to 4, got ${show(logSeverityLevel)}`,
+    );
+  assertSignal(signal);
+  assertFunction(onProgress, 'onProgress');
   const intraOpThreads = threadsOf(options.intraOpThreads ?? getNumThreads(), 'intraOpThreads');
   const interOpThreads = threadsOf(options.interOpThreads ?? 1, 'interOpThreads');
   const sessionConfig = textsOf(options.sessionConfig, 'sessionConfig');
@@ -87,7 +145,9 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
       'ERR_CONFIG',
       'providerOptions.enable_cuda_graph: the network shares its stream with the steps, which a graph of it would capture, too',
     );
-  const keeping = given && keepBytes.find((key) => Number(sessionConfig[key] ?? 0) !== 0);
+  const external = externalOf(options.externalData);
+  const isGiven = given !== undefined || external.size > 0;
+  const keeping = isGiven && keepBytes.find((key) => Number(sessionConfig[key] ?? 0) !== 0);
   if (keeping)
     throw new ScoreSdeError(
       'ERR_CONFIG',
@@ -95,15 +155,31 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
     );
   return {
     dataRange: dataRangeOf(options.dataRange),
-    /** The network's bytes; undefined where it is a file. */
-    given,
+    source: { path: given ? undefined : (pathOrBytes as string), bytes: given && own(given), external },
     device,
+    /** Whether the CPU may take the place of a device. */
+    isAuto: options.device === undefined || options.device === 'auto',
     intraOpThreads,
     interOpThreads,
-    graphOptimization: graphOptimizations[graphOptimization],
-    sessionConfig,
+    session: {
+      graphOptimization: graphOptimizations[graphOptimization],
+      parallel: executionMode === undefined ? interOpThreads > 1 : executionMode === 'parallel',
+      memoryPattern: flag(options.memoryPattern, 'memoryPattern'),
+      cpuArena: flag(options.cpuArena, 'cpuArena'),
+      logSeverity: logSeverityLevel,
+      sizes: sizesOf(options.freeDimensionOverrides),
+      optimizedPath: pathOf(options.optimizedModelFilePath, 'optimizedModelFilePath') ?? '',
+      profilePrefix: pathOf(options.profileFilePrefix, 'profileFilePrefix') ?? '',
+      config: sessionConfig,
+    },
+    libraryPath: options.libraryPath,
     exact,
     sampleShape,
+    probeCache,
+    maxCopyBytes,
+    isChecked: flag(options.check, 'check'),
+    signal,
+    onProgress,
     /** The CUDA provider's options: this device, and copies on the stream that the session is given. */
     cudaOptions: () => ({ ...provider, device_id: String(deviceIndex(device)), do_copy_in_default_stream: '1' }),
   };
@@ -118,6 +194,52 @@ function networkBytes(given: unknown): Uint8Array | undefined {
   } catch (cause) {
     throw new ScoreSdeError('ERR_DISPOSED', `the network's bytes cannot be read: ${reasonOf(cause)}`, { cause });
   }
+}
+
+/** Bytes that stay as they are: memory that may shrink is copied. */
+function own(bytes: Uint8Array): Uint8Array {
+  return unfixed(bytes.buffer) === undefined ? bytes : Uint8Array.from(bytes);
+}
+
+/** ERR_CONFIG, ERR_DISPOSED. */
+function externalOf(given: OnnxModelOptions['externalData']): ReadonlyMap<string, Uint8Array> {
+  if (given !== undefined && !isPlainObject(given))
+    throw new ScoreSdeError('ERR_CONFIG', `externalData must be an object of bytes by file name, got ${show(given)}`);
+  return new Map(
+    Object.entries(given ?? {}).map(([name, data]) => {
+      const bytes = networkBytes(data);
+      if (name === '' || bytes === undefined)
+        throw new ScoreSdeError(
+          'ERR_CONFIG',
+          `externalData[${show(name)}] must be a Uint8Array or ArrayBuffer of that file's bytes, got ${show(data)}`,
+        );
+      return [name, own(bytes)];
+    }),
+  );
+}
+
+function flag(value: unknown, name: string): boolean {
+  if (value !== undefined && typeof value !== 'boolean')
+    throw new ScoreSdeError('ERR_CONFIG', `${name} must be a boolean, got ${show(value)}`);
+  return value ?? true;
+}
+
+function pathOf(value: unknown, name: string): string | undefined {
+  if (value !== undefined && (typeof value !== 'string' || value === ''))
+    throw new ScoreSdeError('ERR_CONFIG', `${name} must be the path of a file, got ${show(value)}`);
+  return value;
+}
+
+/** Sizes by name, as text. */
+function sizesOf(given: OnnxModelOptions['freeDimensionOverrides'] = {}): Record<string, string> {
+  const isSize = (size: unknown) => Number.isSafeInteger(size) && (size as number) > 0;
+  const wrong = isPlainObject(given) ? Object.values(given).find((size) => !isSize(size)) : given;
+  if (wrong !== undefined)
+    throw new ScoreSdeError(
+      'ERR_CONFIG',
+      `freeDimensionOverrides must be an object of positive integers by name, got ${show(wrong)}`,
+    );
+  return Object.fromEntries(Object.entries(given).map(([name, size]) => [name, String(size)]));
 }
 
 /** Session settings with which a session reads its weights in the given bytes, without a copy, as long as it lives. */

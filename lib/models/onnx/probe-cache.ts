@@ -1,5 +1,4 @@
-import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { ScoreSdeError } from '../../errors';
 import { readTextIfFile, writeWhole } from '../../files';
 import { native } from '../../native/addon';
@@ -8,7 +7,7 @@ import type { Exactness } from './probe';
 
 /** All that a probe's outcome depends on. */
 export interface ProbeKey {
-  /** sha256 of the network's file. */
+  /** sha256 of the network's file and its weights elsewhere. */
   readonly network: string;
   /** ONNX Runtime's version. */
   readonly library: string;
@@ -29,6 +28,8 @@ export interface Probed extends Omit<ProbeKey, 'threads'> {
   /** Whether single-threaded calls at once give the same bits. */
   readonly isDivided: boolean;
   readonly why: string;
+  /** The kind that a check found it to be. */
+  kind?: string;
 }
 
 const maxFile = 2 ** 20;
@@ -36,17 +37,9 @@ const maxFile = 2 ** 20;
 /** What was probed in this process. */
 const found: Probed[] = [];
 
-/** The key of a network's probe. */
-export async function probeKeyOf(
-  network: string | Uint8Array,
-  rest: Omit<ProbeKey, 'network' | 'processor'>,
-): Promise<ProbeKey> {
-  const bytes = typeof network === 'string' ? await readFile(network) : network;
-  return {
-    ...rest,
-    network: createHash('sha256').update(bytes).digest('hex'),
-    processor: native.instructionSet(),
-  };
+/** The key of a probe on this machine's processor. */
+export function probeKeyOf(network: string, rest: Omit<ProbeKey, 'network' | 'processor'>): ProbeKey {
+  return { ...rest, network, processor: native.instructionSet() };
 }
 
 /** What a probe of that key found, in this process or in what is known beside. */
@@ -94,8 +87,10 @@ export async function readProbed(file: string): Promise<Probed[]> {
   return list;
 }
 
-/** Adds an outcome to a file. ERR_IO. */
+/** Adds an outcome to a file, unless it is there. ERR_IO. */
 export async function addProbed(file: string, entry: Probed): Promise<void> {
-  const others = await readProbed(file).catch(() => []);
+  const kept = await readProbed(file).catch((): Probed[] => []);
+  if (kept.some((other) => isDeepStrictEqual(other, entry))) return;
+  const others = kept.filter((other) => !isDeepStrictEqual({ ...other, kind: entry.kind }, { ...entry }));
   await writeWhole(file, `${JSON.stringify([...others, entry], null, 2)}\n`);
 }

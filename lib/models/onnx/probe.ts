@@ -15,6 +15,12 @@ export interface Exactness {
   readonly why: string;
 }
 
+/** What a probe found. */
+interface Found extends Exactness {
+  /** Whether the network was too slow to be probed, which another load may not find. */
+  readonly isSlow?: true;
+}
+
 /** Runs the network on a batch, with at most `perCall` samples a call and `atOnce` calls at once. */
 export type RunDivided = (sample: Tensor, sigma: Tensor, perCall: number, atOnce: number) => Promise<Tensor>;
 
@@ -46,6 +52,18 @@ const maxElements = 2 ** 21;
 /** The most milliseconds that the probe's calls may be expected to take. */
 const maxMilliseconds = 3000;
 
+/** Whether a network is quick enough to be probed, by one call: then 64 of its calls take at most three seconds. */
+export async function isQuick(
+  dims: readonly number[],
+  call: (sample: Tensor<'float32'>, sigma: Tensor<'float32'>) => Promise<unknown>,
+): Promise<boolean> {
+  const size = sizeOfDims(dims, 'sampleShape');
+  if (samples * size > maxElements) return false;
+  const start = performance.now();
+  await call(Tensor.zeros([1, ...dims]), new Tensor('float32', [1], [1]));
+  return (performance.now() - start) * samples <= maxMilliseconds;
+}
+
 /**
  * Chooses how to divide a batch into calls so that a sample's score has the same bits in every batch.
  *
@@ -65,12 +83,14 @@ export async function probeExactness({
   sigmaEach,
   run,
   loadSingleThreaded,
-}: Probe): Promise<Exactness> {
+}: Probe): Promise<Found> {
   const alone = (why: string, atOnce = 1): Exactness => ({ holds: true, width: 1, atOnce, why });
-  const ofSlow = (why: string): Exactness =>
-    oneByOne !== undefined || fixed === undefined
+  const ofSlow = (why: string): Found => ({
+    ...(oneByOne !== undefined || fixed === undefined
       ? alone(oneByOne ?? `${why}: calls of several would gain little`)
-      : { holds: false, width: fixed, atOnce: 1, why: `${why}: too much to probe` };
+      : { holds: false, width: fixed, atOnce: 1, why: `${why}: too much to probe` }),
+    isSlow: true,
+  });
   const size = sizeOfDims(dims, 'sampleShape');
   const elements = Math.max(samples, fixed ?? 0) * size;
   if (elements > maxElements) return ofSlow(`samples of ${size} elements`);

@@ -1,0 +1,86 @@
+import { reasonOf, ScoreSdeError } from '../../errors';
+import type { LoadedNetwork } from '../../native/abi';
+import { native } from '../../native/addon';
+import { deviceIndex } from '../../native/memory';
+import { inOrder } from '../../native/order';
+import { findLibrary } from './library';
+import type { Settings } from './options';
+
+/** The sessions of one network: as its options say, and with one thread to an operator. */
+export class Sessions {
+  readonly #library: ReturnType<typeof findLibrary>;
+
+  /** @param name What the network is called in messages. ERR_CONFIG (libraryPath) */
+  constructor(
+    private readonly settings: Settings,
+    private readonly name: string,
+  ) {
+    this.#library = findLibrary(settings.libraryPath);
+  }
+
+  /**
+   * A session on the device of the options; with device 'auto' on the CPU where the CUDA provider cannot be used, and why.
+   * ERR_MODEL, ERR_CONFIG, ERR_CUDA_UNAVAILABLE.
+   */
+  async load(): Promise<{ loaded: LoadedNetwork; fallback: string | undefined }> {
+    const { device, isAuto, intraOpThreads, interOpThreads } = this.settings;
+    const onCpu = () => this.#load([null], intraOpThreads, interOpThreads);
+    if (device === 'cpu') return { loaded: await onCpu(), fallback: undefined };
+    try {
+      await native.checkProviderAsync(this.#library.path, this.#library.shared);
+      const cuda = [deviceIndex(device), this.settings.cudaOptions()] as const;
+      return { loaded: await this.#load([...cuda], intraOpThreads, interOpThreads), fallback: undefined };
+    } catch (cause) {
+      if (!isAuto || (cause as ScoreSdeError).code !== 'ERR_CUDA_UNAVAILABLE') throw cause;
+      return { loaded: await onCpu(), fallback: reasonOf(cause) };
+    }
+  }
+
+  /** A session on the CPU whose operators use one thread. ERR_MODEL. */
+  loadSingleThreaded(): Promise<LoadedNetwork> {
+    return this.#load([null], 1, 1, { parallel: false, optimizedPath: '', profilePrefix: '' });
+  }
+
+  async #load(
+    cuda: [null] | [device: number, options: Record<string, string>],
+    intraOpThreads: number,
+    interOpThreads: number,
+    other: Partial<Settings['session']> = {},
+  ): Promise<LoadedNetwork> {
+    const { path, bytes, external } = this.settings.source;
+    const session = { ...this.settings.session, ...other };
+    const given = [...external].map(([name, data]) => [name, data.length, data] as const);
+    const start = () =>
+      native.loadNetworkAsync(
+        this.#library.path,
+        this.#library.shared,
+        ...((bytes ? [bytes.length, bytes] : [path]) as [string]),
+        intraOpThreads,
+        interOpThreads,
+        session.graphOptimization,
+        session.parallel,
+        session.memoryPattern,
+        session.cpuArena,
+        session.logSeverity,
+        session.sizes,
+        session.optimizedPath,
+        session.profilePrefix,
+        session.config,
+        given.length,
+        ...given.flat(),
+        ...cuda,
+      );
+    const reads = [bytes, ...external.values()].flatMap((data) => (data ? [data.buffer] : []));
+    try {
+      return await inOrder({ reads, writes: [] }, start);
+    } catch (cause) {
+      throw modelError(cause, `${this.name} cannot be loaded`);
+    }
+  }
+}
+
+/** The error to throw: an error of ONNX Runtime gets `what` before its message, any other stays. */
+export function modelError(cause: unknown, what: string): unknown {
+  if (!(cause instanceof ScoreSdeError) || cause.code !== 'ERR_MODEL') return cause;
+  return new ScoreSdeError('ERR_MODEL', `${what}: ${reasonOf(cause)}`, { cause });
+}

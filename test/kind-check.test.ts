@@ -1,0 +1,103 @@
+import { join } from 'node:path';
+import { fromInferenceSession, OnnxModel, ScoreSdeVePipeline, type OnnxModelOptions } from '../lib';
+import { closeSessions, kindGraph, sessionOf, type GraphKind } from './support/onnx';
+import { root } from './support/paths';
+
+afterAll(closeSessions);
+
+const shape = [1, 8, 8];
+const range = [0.01, 50] as const;
+
+/** The warnings of a load. */
+async function warningsOf(load: () => Promise<{ dispose?(): Promise<void> }>): Promise<string[]> {
+  const emit = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
+  try {
+    await (await load()).dispose?.();
+    return emit.mock.calls.map(([message]) => String(message));
+  } finally {
+    emit.mockRestore();
+  }
+}
+
+const load = (graph: GraphKind, options: OnnxModelOptions = {}, dims: readonly number[] = shape) =>
+  warningsOf(() => OnnxModel.load(kindGraph(dims, graph), { device: 'cpu', ...options }));
+
+/** Networks by what they are, and the options that say so. */
+const kinds: [GraphKind, OnnxModelOptions, ...says: string[]][] = [
+  [{}, {}],
+  [{ gives: 'denoised' }, { prediction: 'denoised' }, "prediction: 'denoised'"],
+  [{ gives: 'noise' }, { prediction: 'noise' }, "prediction: 'noise'"],
+  [{ gives: 'v_prediction' }, { prediction: 'v_prediction' }, "prediction: 'v_prediction'"],
+  [{ told: 'log_sigma' }, { conditioning: 'log_sigma' }, "conditioning: 'log_sigma'"],
+  [{ told: 'log_sigma_quarter' }, { conditioning: 'log_sigma_quarter' }, "conditioning: 'log_sigma_quarter'"],
+  [{ told: { tutorial: 25 } }, { conditioning: { tutorial: 25 } }, 'conditioning: { tutorial: 25 }'],
+  [
+    { gives: 'denoised', told: 'log_sigma_quarter' },
+    { prediction: 'denoised', conditioning: 'log_sigma_quarter' },
+    "prediction: 'denoised'",
+  ],
+  [{ gives: 'noise', told: 'log_sigma' }, { prediction: 'noise', conditioning: 'log_sigma' }, "prediction: 'noise'"],
+];
+
+describe('a network that is used as what it is', () => {
+  test.each(kinds)('%j: no warning', async (graph, options) => {
+    expect(await load(graph, options)).toEqual([]);
+  });
+
+  test.each(kinds)('%j of data in [-1, 1]: no warning', async (graph, options) => {
+    const data = { mean: 0, deviation: 0.5 };
+    expect(await load({ ...graph, ...data }, { ...options, dataRange: [-1, 1] })).toEqual([]);
+  });
+
+  test.each(kinds)('%j of two numbers a sample: no warning', async (graph, options) => {
+    expect(await load(graph, options, [2])).toEqual([]);
+  });
+});
+
+describe('a network that is used as what it is not', () => {
+  test.each(kinds.slice(1))('%j as a score that takes sigma: the option is named', async (graph, _options, ...says) => {
+    const [warning, ...more] = await load(graph);
+    expect(more).toEqual([]);
+    for (const text of says) expect(warning).toContain(text);
+  });
+
+  test.each(['denoised', 'noise', 'v_prediction'] as const)(
+    'a score as %s: the default is named',
+    async (prediction) => {
+      const [warning] = await load({}, { prediction });
+      expect(warning).toMatch(
+        /the network: it looks like a score that takes sigma, and is used as .*: say prediction: 'score'/,
+      );
+    },
+  );
+
+  test('nothing is said with check: false, nor of a network that nothing fits', async () => {
+    expect(await load({ gives: 'denoised' }, { check: false })).toEqual([]);
+    expect(await load({ gives: 'noise', told: { t: [3, 4] } })).toEqual([]);
+  });
+
+  test('the time of the SDE is known where the range is', async () => {
+    const model = await OnnxModel.load(kindGraph(shape, { told: { t: range } }), { device: 'cpu', check: false });
+    expect(await model.checkKind()).toMatchObject({ fits: undefined });
+    expect(await model.checkKind(range)).toMatchObject({ fits: false, instead: { conditioning: { t: range } } });
+    await model.dispose();
+  });
+
+  test('sigma for an input of whole numbers, in a session, too', async () => {
+    const says = /timestep.* takes whole numbers, to which sigma is truncated: .*conditioning: \{ index/;
+    const whole: GraphKind = { type: 'int64' };
+    expect(await load(whole)).toEqual([expect.stringMatching(says)]);
+    expect(await load(whole, { conditioning: { index: 3, sigmas: [9, 3, 1] } })).toEqual([]);
+    const session = await sessionOf(kindGraph(shape, whole));
+    expect(await warningsOf(async () => fromInferenceSession(session))).toEqual([expect.stringMatching(says)]);
+  });
+});
+
+test('the built-in network is a score that takes sigma', async () => {
+  const pipeline = await ScoreSdeVePipeline.fromPretrained('digits', { device: 'cpu', check: false });
+  expect(await (pipeline.model as OnnxModel).checkKind()).toMatchObject({ fits: true });
+  await pipeline.dispose();
+  const digits = join(root, 'models/digits/unet/model.onnx');
+  const [warning] = await warningsOf(() => OnnxModel.load(digits, { device: 'cpu', prediction: 'denoised' }));
+  expect(warning).toContain("say prediction: 'score'");
+});

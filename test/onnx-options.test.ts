@@ -1,0 +1,133 @@
+import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Generator, OnnxModel, type LoadProgress, type OnnxModelOptions } from '../lib';
+import { folderOf } from '../lib/sampling/pretrained';
+import { removeFolders, temporaryFolder } from './support/folders';
+import { bitEqual } from './support/golden';
+import { formula } from './support/models';
+import { externalGraph, port, scoreGraph } from './support/onnx';
+import { rejection, sentence } from './support/refusals';
+
+const digits = join(folderOf('digits'), 'unet', 'model.onnx');
+const floats = (tensor: { data: unknown }) => tensor.data as Float32Array;
+const shape = [1, 2, 2];
+const x = new Generator(1).randn([5, ...shape]);
+const lin = formula({ name: 'lin' });
+
+const models: OnnxModel[] = [];
+async function load(network: string | Uint8Array, options?: OnnxModelOptions): Promise<OnnxModel> {
+  const model = await OnnxModel.load(network, { device: 'cpu', ...options });
+  models.push(model);
+  return model;
+}
+afterAll(async () => {
+  for (const model of models) await model.dispose();
+  await removeFolders();
+});
+
+describe('with weights in another file', () => {
+  const weight = (value: number) => new Uint8Array(Float32Array.of(value).buffer);
+  const times = (factor: number) => floats(x).map((v) => factor * v);
+
+  test('takes them from memory, for bytes and in place of the file', async () => {
+    const folder = await temporaryFolder();
+    const graph = externalGraph('weights.bin', shape);
+    const ofBytes = await load(graph, { externalData: { 'weights.bin': weight(3) } });
+    bitEqual(floats(await ofBytes.run(x, 2)), times(3));
+    const ofBuffer = await load(graph, { externalData: { 'weights.bin': weight(5).buffer as ArrayBuffer } });
+    bitEqual(floats(await ofBuffer.run(x, 2)), times(5));
+    await writeFile(join(folder, 'model.onnx'), graph);
+    await writeFile(join(folder, 'weights.bin'), weight(7));
+    const ofFile = await load(join(folder, 'model.onnx'), { externalData: { 'weights.bin': weight(4) } });
+    bitEqual(floats(await ofFile.run(x, 2)), times(4));
+  });
+
+  test('the bytes are not needed once it is loaded', async () => {
+    const bytes = weight(3);
+    const model = await load(externalGraph('weights.bin', shape), { externalData: { 'weights.bin': bytes } });
+    bytes.fill(0);
+    bitEqual(floats(await model.run(x, 2)), times(3));
+  });
+
+  test.each<[string, OnnxModelOptions, RegExp]>([
+    ['no object', { externalData: [weight(1)] as never }, /externalData must be an object of bytes/],
+    [
+      'no bytes',
+      { externalData: { 'weights.bin': 'text' as never } },
+      /externalData\["weights.bin"\] must be a Uint8Array/,
+    ],
+  ])('%s is refused', async (_, options, says) => {
+    sentence(await rejection(() => load(externalGraph('weights.bin', shape), options)), 'ERR_CONFIG', says);
+  });
+
+  test('files are read ahead, and how far that is is told', async () => {
+    const folder = await temporaryFolder();
+    const graph = externalGraph('weights.bin', shape);
+    await writeFile(join(folder, 'model.onnx'), graph);
+    await writeFile(join(folder, 'weights.bin'), weight(3));
+    const told: LoadProgress[] = [];
+    await load(join(folder, 'model.onnx'), { onProgress: (progress) => told.push(progress) });
+    const total = graph.length + 4;
+    expect(told).toEqual([graph.length, total].map((loaded) => ({ loaded, total })));
+  });
+});
+
+test.each<[string, OnnxModelOptions]>([
+  ['without a plan of memory', { memoryPattern: false }],
+  ['without kept memory', { cpuArena: false }],
+  ['with operators at once', { executionMode: 'parallel', interOpThreads: 2 }],
+  ['with errors told', { logSeverityLevel: 3 }],
+  ['with a size fixed', { freeDimensionOverrides: { height: 2 } }],
+])('gives the same %s', async (_, options) => {
+  const model = await load(scoreGraph(), options);
+  bitEqual(floats(await model.run(x, 2)), lin(floats(x), 2));
+});
+
+test('a free size can be fixed by its name', async () => {
+  const free = scoreGraph({ inputs: [port('sample', 'float32', ['batch', 1, 'height', 2]), port('timestep')] });
+  expect((await load(free)).sampleShape).toEqual([1, 'height', 2]);
+  expect((await load(free, { freeDimensionOverrides: { height: 6 } })).sampleShape).toEqual([1, 6, 2]);
+});
+
+test('ONNX Runtime writes its graph and its times where they are asked for', async () => {
+  const folder = await temporaryFolder();
+  const [optimizedModelFilePath, profileFilePrefix] = [join(folder, 'optimized.onnx'), join(folder, 'times')];
+  const model = await OnnxModel.load(scoreGraph(), { device: 'cpu', optimizedModelFilePath, profileFilePrefix });
+  await model.run(x, 2);
+  await model.dispose();
+  const files = await readdir(folder);
+  expect(files).toContain('optimized.onnx');
+  const times = files.filter((name) => name.startsWith('times'));
+  expect(times).toHaveLength(1);
+  expect(JSON.parse(await readFile(join(folder, times[0]!), 'utf8'))).toBeInstanceOf(Array);
+});
+
+test('a network of many bytes gets no second session', async () => {
+  const options = { device: 'cpu', intraOpThreads: 2 };
+  expect((await load(digits, { ...options, maxCopyBytes: 1000 })).exact.atOnce).toBe(1);
+});
+
+test('a load that is ended rejects at once, and nothing of it stays', async () => {
+  const controller = new AbortController();
+  const loading = load(digits, { signal: controller.signal, intraOpThreads: 2, interOpThreads: 3 });
+  controller.abort(new Error('no longer wanted'));
+  const error = await rejection(() => loading);
+  expect(error).toMatchObject({ code: 'ERR_ABORTED', cause: controller.signal.reason as Error });
+  sentence(await rejection(() => load(digits, { signal: AbortSignal.abort() })), 'ERR_ABORTED', /aborted/);
+});
+
+test.each<[OnnxModelOptions, 'ERR_CONFIG' | 'ERR_RANGE', RegExp]>([
+  [{ maxCopyBytes: NaN }, 'ERR_RANGE', /maxCopyBytes must be a number >= 0, got NaN/],
+  [{ memoryPattern: 1 as never }, 'ERR_CONFIG', /memoryPattern must be a boolean, got 1/],
+  [{ cpuArena: 'no' as never }, 'ERR_CONFIG', /cpuArena must be a boolean/],
+  [{ check: 0 as never }, 'ERR_CONFIG', /check must be a boolean/],
+  [{ executionMode: 'both' as never }, 'ERR_CONFIG', /executionMode must be 'sequential' or 'parallel'/],
+  [{ logSeverityLevel: 5 as never }, 'ERR_RANGE', /logSeverityLevel must be an integer from 0 to 4, got 5/],
+  [{ freeDimensionOverrides: { height: 0 } }, 'ERR_CONFIG', /must be an object of positive integers by name, got 0/],
+  [{ freeDimensionOverrides: 3 as never }, 'ERR_CONFIG', /must be an object of positive integers by name, got 3/],
+  [{ optimizedModelFilePath: '' }, 'ERR_CONFIG', /optimizedModelFilePath must be the path of a file/],
+  [{ signal: {} as never }, 'ERR_CONFIG', /signal must be an AbortSignal/],
+  [{ onProgress: 1 as never }, 'ERR_CONFIG', /onProgress must be a function/],
+])('%j is refused', async (options, code, says) => {
+  sentence(await rejection(() => load(scoreGraph(), options)), code, says);
+});
