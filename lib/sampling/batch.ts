@@ -234,6 +234,11 @@ export class Batch {
     return own;
   }
 
+  /** Copies a tensor of any state type, from wherever it lies. */
+  copy(from: TensorLike, to: Tensor<'float32'>): Promise<void> {
+    return this.#pool.copy(from, to, 'sample');
+  }
+
   /** Copies the sample of a lane that is done. */
   copyTo(lane: Lane, to: Tensor<'float32'>): Promise<void> {
     return this.#pool.copy(this.#sample(lane), to, 'sample');

@@ -6,7 +6,7 @@ import { dataRangeOf, type ModelInputs } from '../models/model';
 import { Generator } from '../random/generator';
 import { solverOf } from '../solvers';
 import type { Json, Levels, Solver } from '../solvers/solver';
-import type { NoiseSource, Place } from './lane';
+import { partsOf, type NoiseSource, type Place } from './lane';
 import { readSafetensors, writeSafetensors, type Stored } from './safetensors';
 import { restoredInput, savedInput } from './saved-inputs';
 
@@ -20,7 +20,9 @@ export interface Checkpoint {
   readonly seed: bigint | undefined;
   readonly inputs: ModelInputs;
   readonly dataRange: readonly [low: number, high: number];
-  /** Where the lanes stand: one for all samples, or one for each, of adaptive solvers. */
+  /** How many samples go at once; all of them where it is undefined. */
+  readonly maxRows: number | undefined;
+  /** Where the lanes stand, in the order of their samples: see {@link partsOf}. */
   readonly places: readonly Place[];
   /** x, [B, ...] float32; of samples that are there, the sample. */
   readonly x: Float32Array;
@@ -42,7 +44,7 @@ const lists = ['sigma', 'next', 'label', 'time'] as const;
  * @throws ScoreSdeError ERR_CONFIG where a file cannot hold it: a solver of the caller's own, inputs that are no numbers
  */
 export function encode(checkpoint: Checkpoint): Uint8Array {
-  const { solver, levels, dims, noise, seed, inputs, dataRange, places, x, history, base, low } = checkpoint;
+  const { solver, levels, dims, noise, seed, inputs, dataRange, maxRows, places, x, history, base, low } = checkpoint;
   solverOf(solver.name, solver.options);
   const tensors = new Map<string, Stored>([['x', float32(x, dims)]]);
   history.forEach((values, i) => tensors.set(`history.${i + 1}`, float32(values, dims)));
@@ -58,6 +60,7 @@ export function encode(checkpoint: Checkpoint): Uint8Array {
     levels: { ...levels, ...Object.fromEntries(lists.map((name) => [name, Array.from(levels[name])])) },
     // A place without a position is that of a sample that is there.
     places,
+    ...(maxRows !== undefined && { maxRows }),
     streams: noise === 'sampler' || 'sampler' in noise ? 'sampler' : noise.generators.map(streamOf),
     seed: seed === undefined ? null : String(seed),
     inputs: Object.fromEntries(saved.map(([name, { json }]) => [name, json])),
@@ -110,7 +113,8 @@ export function decode(bytes: Uint8Array): Checkpoint {
     return typeof name === 'string' && isPlainObject(options) ? solverOf(name, options) : undefined;
   });
   const levels = part('levels', levelsOfJson);
-  const count = solver.tolerance === undefined ? 1 : rows;
+  const maxRows = 'maxRows' in metadata ? part('maxRows', rowsOfJson) : undefined;
+  const count = partsOf(rows, maxRows, solver).length;
   const places = part('places', (json) => placesOf(json, count, solver, levels));
   const going = places.filter(({ position }) => position !== undefined);
   const calls = Math.max(0, ...going.map((place) => place.calls));
@@ -135,6 +139,7 @@ export function decode(bytes: Uint8Array): Checkpoint {
         : undefined,
     ),
     dataRange: part('dataRange', dataRangeOf),
+    maxRows,
     places,
     x: needed('x'),
     history: Array.from({ length: Math.min(calls, solver.history) }, (_, i) => needed(`history.${i + 1}`)),
@@ -165,13 +170,18 @@ function levelsOfJson(json: Json): Levels | undefined {
   return isSound ? levels : undefined;
 }
 
+function rowsOfJson(json: Json): number | undefined {
+  return Number.isSafeInteger(json) && (json as number) > 0 ? (json as number) : undefined;
+}
+
 function placesOf(json: Json, count: number, solver: Solver, levels: Levels): Place[] | undefined {
   const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
   if (!Array.isArray(json) || json.length !== count) return undefined;
   return (json as unknown[]).map((place) => {
-    const { position, calls, steps } = place as Place;
+    const { position, calls, steps, waits } = place as Place;
     if (!isCount(calls) || !isCount(steps)) throw new Error(`got ${show(calls)} calls and ${show(steps)} steps`);
-    return { position: position === undefined ? position : solver.restore(levels, position), calls, steps };
+    const at = position === undefined ? position : solver.restore(levels, position);
+    return { position: at, calls, steps, ...(waits === true && { waits }) };
   });
 }
 

@@ -86,20 +86,20 @@ function concatenated(parts: readonly Numbers[]): Numbers {
   return all;
 }
 
-/** The inputs of one of the samples of a batch, whose network calls are its own. */
-export function inputsOfRow(inputs: ModelInputs, row: number, rows: number): ModelInputs {
-  const one = (value: ModelInput): unknown => {
+/** The inputs of some of the samples of a batch, whose network calls are their own. */
+export function inputsOfRows(inputs: ModelInputs, first: number, count: number, rows: number): ModelInputs {
+  const part = (value: ModelInput): unknown => {
     if (Array.isArray(value) || (ArrayBuffer.isView(value) && 'length' in value)) {
       const list = value as unknown[];
-      return list.length === rows ? list.slice(row, row + 1) : list;
+      return list.length === rows ? list.slice(first, first + count) : list;
     }
     if (value === null || typeof value !== 'object' || !('dims' in value)) return value;
     const { dims, data, type } = value as Like;
     if (dims[0] !== rows || !isSliceable(data)) return value;
     const each = data.length / rows;
-    return { type, dims: [1, ...dims.slice(1)], data: data.slice(row * each, (row + 1) * each) };
+    return { type, dims: [count, ...dims.slice(1)], data: data.slice(first * each, (first + count) * each) };
   };
-  return Object.fromEntries(Object.entries(inputs).map(([name, value]) => [name, one(value)])) as ModelInputs;
+  return Object.fromEntries(Object.entries(inputs).map(([name, value]) => [name, part(value)])) as ModelInputs;
 }
 
 function isSliceable(data: unknown): data is Float32Array {

@@ -18,6 +18,8 @@ export interface Place {
   readonly calls: number;
   /** Steps so far. */
   readonly steps: number;
+  /** Whether it waits for room in the batch, with its start drawn. */
+  readonly waits?: true;
 }
 
 export interface LaneOptions {
@@ -32,6 +34,24 @@ export interface LaneOptions {
   readonly place?: Place | undefined;
   /** The number of its first sample in the request, for messages; 0 unless given. */
   readonly firstSample?: number;
+}
+
+/** Which samples of a run a lane has. */
+export interface Part {
+  readonly first: number;
+  readonly rows: number;
+}
+
+/**
+ * The lanes that a run of so many samples is divided into: one each with an adaptive solver, which takes each sample its own
+ * way; as many as may go at once; or one for all.
+ */
+export function partsOf(rows: number, maxRows: number | undefined, solver: Solver): Part[] {
+  const each = solver.tolerance !== undefined ? 1 : Math.min(maxRows ?? rows, rows);
+  return Array.from({ length: Math.ceil(rows / each) }, (_, i) => ({
+    first: i * each,
+    rows: Math.min(each, rows - i * each),
+  }));
 }
 
 /** The next stage of each lane. */
@@ -65,7 +85,7 @@ export class Lane {
     this.rows = rows;
     this.noise = noise;
     this.inputs = inputs;
-    this.isNew = place === undefined;
+    this.isNew = place === undefined || place.waits === true;
     this.#firstSample = firstSample;
     this.#calls = place?.calls ?? 0;
     this.#steps = place?.steps ?? 0;

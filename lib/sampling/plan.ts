@@ -40,6 +40,8 @@ export interface RunPlan {
   readonly device: string;
   /** The dims of the batch, [B, ...]. */
   readonly dims: readonly number[];
+  /** How many samples are in work at once; all of them where it is undefined. */
+  readonly maxRows: number | undefined;
   readonly solver: Solver;
   readonly levels: Levels;
   readonly noise: NoiseSource;
@@ -59,6 +61,11 @@ export interface RunPlan {
 export interface StepsOptions extends SolverOptions {
   /** Samples to make at once, an integer >= 1; with seeds, 65536 at most. That of `sample` where it is given, else 1. */
   batchSize?: number;
+  /**
+   * Samples that are in work at once, an integer >= 1; the others wait. It bounds the memory of the network and of the states
+   * beside the samples themselves, and changes no bit. Each sample needs a stream of its own: a seed, or a generator for each.
+   */
+  maxRows?: number;
   /** Steps N, an integer from 1 to 2^24; the scheduler's numTrainTimesteps for 'pc' and the paper's solvers unless given. */
   numInferenceSteps?: number;
   /**
@@ -121,6 +128,7 @@ export interface ResumeOptions {
 
 const ownOptions = [
   'batchSize',
+  'maxRows',
   'numInferenceSteps',
   'calls',
   'seed',
@@ -184,6 +192,7 @@ export function planOf(source: Source, options: StepsOptions): RunPlan {
     model,
     device,
     dims,
+    maxRows: maxRowsOf(options.maxRows, batchSize, solver, noise),
     solver,
     levels: levelsOf(solver, options, source.config),
     noise,
@@ -234,6 +243,21 @@ function noiseOf(options: StepsOptions, batchSize: number, sampleShape: readonly
     return stream;
   });
   return { seed: first, noise: { generators } };
+}
+
+/** ERR_RANGE; ERR_CONFIG where the samples of the batch depend on each other. */
+function maxRowsOf(maxRows: unknown, batchSize: number, solver: Solver, noise: NoiseSource): number | undefined {
+  if (maxRows === undefined) return undefined;
+  if (!Number.isInteger(maxRows) || (maxRows as number) < 1)
+    throw new ScoreSdeError('ERR_RANGE', `maxRows must be an integer >= 1, got ${show(maxRows)}`);
+  if ((maxRows as number) >= batchSize) return undefined;
+  const isOne = 'sampler' in noise || (noise.generators.length === 1 && solver.stochastic);
+  if (isOne || solver.options.stepSize === 'batch')
+    throw new ScoreSdeError(
+      'ERR_CONFIG',
+      `maxRows needs samples that do not depend on each other: ${isOne ? 'give a seed, or a generator for each' : "stepSize 'batch' measures all of them together"}`,
+    );
+  return maxRows as number;
 }
 
 /** The solver of a run: the one that is given or named, the preset for a number of calls, or the reference's. */

@@ -15,7 +15,7 @@ export function resumed(source: Source, bytes: unknown, options: ResumeOptions):
   assertFunction(onProgress, 'onProgress');
   assertFunction(noiseSampler, 'noiseSampler');
   const saved = decode(bytes as Uint8Array);
-  const { dims, solver, levels, seed, dataRange, places } = saved;
+  const { dims, maxRows, solver, levels, seed, dataRange, places } = saved;
   if (String(dims.slice(1)) !== String(sampleShape))
     throw new ScoreSdeError(
       'ERR_SHAPE',
@@ -35,6 +35,7 @@ export function resumed(source: Source, bytes: unknown, options: ResumeOptions):
     model,
     device,
     dims,
+    maxRows,
     solver,
     levels,
     noise: saved.noise === 'sampler' ? { sampler: noiseSampler! } : saved.noise,

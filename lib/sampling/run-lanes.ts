@@ -2,30 +2,51 @@ import { planRandn, type Generator } from '../random/generator';
 import { batchShape, operand } from '../tensor/operand';
 import { sizeOfDims, Tensor, type TensorLike } from '../tensor/tensor';
 import { rowsOf, tensorOf } from '../tensor/views';
-import type { Batch } from './batch';
+import type { Batch, LaneState } from './batch';
 import { encode } from './checkpoint';
-import { inputsOfRow } from './inputs';
-import { Lane } from './lane';
+import { inputsOfRows } from './inputs';
+import { Lane, partsOf, type NoiseSource, type Part } from './lane';
 import type { RunPlan, SamplingProgress } from './plan';
 
-/** The lanes of a run in its batch: one for all samples or, with an adaptive solver, which takes each sample its own way, one for each. */
+/**
+ * The lanes of a run in its batch: one for all samples; or several, each of which joins the batch when there is room, and
+ * leaves it with its samples: one for each sample of an adaptive solver, or for each `maxRows`.
+ */
 export class RunLanes {
-  readonly #lanes: Lane[] = [];
-  /** Of an adaptive solver: the samples that are there. */
+  readonly #parts: readonly Part[];
+  readonly #lanes: Lane[];
+  /** Lanes that have been in the batch. */
+  #begun = 0;
+  /** Of several lanes: the starts of those that wait, and the samples that are there. */
   #samples: Tensor<'float32'> | undefined;
-  #steps: number;
+  /** Steps that were told of. */
+  #steps = 0;
 
   private constructor(
     private readonly plan: RunPlan,
     private readonly batch: Batch,
   ) {
-    this.#steps = Math.max(0, ...(plan.places ?? []).map(({ steps }) => steps));
+    const { solver, levels, noise, inputs, dims, places } = plan;
+    const all = dims[0]!;
+    this.#parts = partsOf(all, plan.maxRows, solver);
+    const isOne = this.#parts.length === 1;
+    this.#lanes = this.#parts.map(
+      ({ first, rows }, i) =>
+        new Lane({
+          ...{ solver, levels, rows, firstSample: first, place: places?.[i] },
+          noise: isOne ? noise : noiseOfRows(noise, first, rows),
+          inputs: isOne ? inputs : inputsOfRows(inputs, first, rows, all),
+        }),
+    );
+    if (this.#isAdaptive) this.#steps = Math.max(0, ...this.#lanes.map(({ steps }) => steps));
   }
 
   /** Brings a run's lanes into a batch. */
   static async join(plan: RunPlan, batch: Batch): Promise<RunLanes> {
     const lanes = new RunLanes(plan, batch);
-    await (lanes.#isAdaptive ? lanes.#joinEach() : lanes.#joinOne());
+    if (lanes.#lanes.length > 1) await lanes.#drawStarts();
+    await lanes.#admit();
+    await lanes.collect();
     return lanes;
   }
 
@@ -55,26 +76,33 @@ export class RunLanes {
 
   /** How far the run is, where the last stage ended a step. With an adaptive solver, that of the sample with the most steps. */
   progress(): SamplingProgress | undefined {
-    const { calls } = this;
     if (!this.#isAdaptive) {
-      const lane = this.#lanes[0]!;
+      const lane = this.#lanes[this.#begun - 1]!;
       if (!lane.endedStep) return undefined;
-      return { step: lane.last!.step + 1, total: this.steps, calls, sigma: Math.fround(lane.began) };
+      const before = (this.#begun - 1) * this.steps;
+      return {
+        step: before + lane.last!.step + 1,
+        total: this.#lanes.length * this.steps,
+        calls: this.#lanes.reduce((sum, { calls }) => sum + calls, 0),
+        sigma: Math.fround(lane.began),
+      };
     }
     const first = this.#lanes.find(({ steps }) => steps > this.#steps);
     if (first === undefined) return undefined;
     this.#steps = first.steps;
-    return { step: first.steps, total: NaN, calls, sigma: Math.fround(first.began) };
+    return { step: first.steps, total: NaN, calls: this.calls, sigma: Math.fround(first.began) };
   }
 
-  /** Takes the samples that are there out of the batch, where each sample has its own lane. */
+  /** Takes the samples that are there out of the batch, where others are to come, and lets those in that wait. */
   async collect(): Promise<void> {
-    if (!this.#isAdaptive) return;
-    for (const [row, lane] of this.#lanes.entries()) {
+    if (this.#samples === undefined) return;
+    for (const [i, lane] of this.#lanes.entries()) {
       if (!lane.done || lane.first < 0) continue;
-      await this.batch.copyTo(lane, rowsOf(this.#samples!, row, 1));
+      const { first, rows } = this.#parts[i]!;
+      await this.batch.copyTo(lane, rowsOf(this.#samples, first, rows));
       await this.batch.leave(lane);
     }
+    await this.#admit();
   }
 
   /** The samples, once all are there and the batch is settled. */
@@ -84,36 +112,30 @@ export class RunLanes {
 
   /** The run as the bytes of a file; the batch is settled. */
   async snapshot(): Promise<Uint8Array> {
-    const { solver, levels, dims, noise, seed, inputs, dataRange } = this.plan;
-    // A lane that has left the batch holds its sample alone.
-    const states = this.#lanes.map((lane, row) =>
-      lane.first < 0
-        ? { x: rowsOf(this.#samples!, row, 1), history: [], base: undefined, low: undefined }
-        : this.batch.state(lane),
+    const { solver, levels, dims, noise, seed, inputs, dataRange, maxRows } = this.plan;
+    // A lane that waits has its start alone, and one that has left the batch its samples.
+    const states = this.#lanes.map((lane, i) =>
+      lane.first < 0 ? this.#outside(this.#parts[i]!) : this.batch.state(lane),
     );
-    const whole = async (parts: readonly (Tensor | undefined)[]): Promise<Float32Array | undefined> => {
+    const whole = async (partOf: (state: LaneState) => TensorLike | undefined): Promise<Float32Array | undefined> => {
+      const parts = states.map(partOf);
       if (parts.every((part) => part === undefined)) return undefined;
       const all = new Float32Array(sizeOfDims(dims, 'the batch'));
-      const each = all.length / parts.length;
-      for (const [i, part] of parts.entries()) if (part) all.set((await part.getData()) as Float32Array, i * each);
+      const each = all.length / dims[0]!;
+      for (const [i, part] of parts.entries())
+        if (part) all.set((await (part as Tensor).getData()) as Float32Array, this.#parts[i]!.first * each);
       return all;
     };
     const histories = Math.max(...states.map(({ history }) => history.length));
     const history: Float32Array[] = [];
-    for (let k = 0; k < histories; k++) history.push((await whole(states.map((state) => state.history[k])))!);
+    for (let k = 0; k < histories; k++) history.push((await whole((state) => state.history[k]))!);
     return encode({
-      solver,
-      levels,
-      dims,
-      noise,
-      seed,
-      inputs,
-      dataRange,
-      places: this.#lanes.map(({ place }) => place),
-      x: (await whole(states.map(({ x }) => x)))!,
+      ...{ solver, levels, dims, noise, seed, inputs, dataRange, maxRows },
+      places: this.#lanes.map(({ place }, i) => (i < this.#begun ? place : { ...place, waits: true })),
+      x: (await whole(({ x }) => x))!,
       history,
-      base: await whole(states.map(({ base }) => base)),
-      low: await whole(states.map(({ low }) => low)),
+      base: await whole(({ base }) => base),
+      low: await whole(({ low }) => low),
     });
   }
 
@@ -121,31 +143,47 @@ export class RunLanes {
     return this.plan.solver.tolerance !== undefined;
   }
 
-  async #joinOne(): Promise<void> {
-    const { solver, levels, noise, inputs, prepared, state, dims, places } = this.plan;
-    const lane = new Lane({ solver, levels, rows: dims[0]!, noise, inputs, place: places?.[0] });
-    this.#lanes.push(lane);
-    await this.batch.join(lane, state, prepared);
+  /** The rows of a lane that is not in the batch. */
+  #outside({ first, rows }: Part): LaneState {
+    return { x: rowsOf(this.#samples!, first, rows), history: [] };
   }
 
-  async #joinEach(): Promise<void> {
-    const { solver, levels, noise, inputs, state, dims, places, device } = this.plan;
-    const rows = dims[0]!;
+  /** Draws the starts of all lanes, each from its own streams. */
+  async #drawStarts(): Promise<void> {
+    const { noise, levels, state, dims, device } = this.plan;
     this.#samples = Tensor.empty(dims, { device });
-    if (state === undefined) {
-      const start = operand(this.#samples, 'sample');
-      const { generators } = noise as { generators: readonly Generator[] };
-      await planRandn(generators, start, batchShape(start), levels.start).runAsync();
-    }
-    const { x, history, base, low } = state ?? { x: this.#samples, history: [] };
-    for (let row = 0; row < rows; row++) {
-      const own = { solver, levels, rows: 1, noise, inputs: inputsOfRow(inputs, row, rows), firstSample: row };
-      const lane = new Lane({ ...own, place: places?.[row] });
-      this.#lanes.push(lane);
-      const part = (given: TensorLike) => rowsOf(tensorOf(operand(given, 'sample')), row, 1);
-      const kept = { x: part(x), history: history.map(part), base: base && part(base), low: low && part(low) };
-      await this.batch.join(lane, kept);
-    }
-    await this.collect();
+    const start = operand(this.#samples, 'sample');
+    if (state !== undefined) return this.batch.copy(state.x, this.#samples);
+    const { generators } = noise as { generators: readonly Generator[] };
+    await planRandn(generators, start, batchShape(start), levels.start).runAsync();
   }
+
+  /** Lets lanes into the batch, in their order, as long as there is room. */
+  async #admit(): Promise<void> {
+    const { batch } = this;
+    const { state, prepared } = this.plan;
+    for (; this.#begun < this.#lanes.length; this.#begun++) {
+      const [lane, part] = [this.#lanes[this.#begun]!, this.#parts[this.#begun]!];
+      if (this.#samples === undefined) {
+        await batch.join(lane, state, prepared);
+        continue;
+      }
+      if (lane.rows > batch.capacity - batch.rows) return;
+      if (lane.done) continue; // of a run that was saved
+      const rows = (given: TensorLike) => rowsOf(tensorOf(operand(given, 'sample')), part.first, part.rows);
+      const kept = lane.isNew || state === undefined ? undefined : state;
+      await batch.join(lane, {
+        x: rows(this.#samples),
+        history: kept?.history.map(rows) ?? [],
+        base: kept?.base && rows(kept.base),
+        low: kept?.low && rows(kept.low),
+      });
+    }
+  }
+}
+
+/** The streams of some of a batch's samples. */
+function noiseOfRows(noise: NoiseSource, first: number, rows: number): NoiseSource {
+  if (!('generators' in noise) || noise.generators.length === 1) return noise;
+  return { generators: noise.generators.slice(first, first + rows) };
 }

@@ -166,7 +166,8 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
       if (signal?.aborted) return this.abort(signal.reason);
       this.#claim();
       this.#forget = onAbort(signal, () => this.abort(signal!.reason));
-      const [capacity, ...sampleShape] = dims as [number, ...number[]];
+      const [rows, ...sampleShape] = dims as [number, ...number[]];
+      const capacity = Math.min(this.#plan.maxRows ?? rows, rows);
       this.#batch = new Batch({ model, sampleShape, capacity, device, signal: this.#stop.signal });
       this.#lanes = await RunLanes.join(this.#plan, this.#batch);
       await this.#steps(this.#batch, this.#lanes);
@@ -227,6 +228,8 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     const { seed, device, dataRange } = this.#plan;
     const { calls, steps } = lanes;
     const samples = await lanes.take();
+    // The images take the memory of what is no longer needed.
+    await this.#batch!.dispose();
     const images = await imagesOf(samples, dataRange);
     const seconds = (performance.now() - this.#since) / 1000;
     this.#end({ result: new SamplingResult({ samples, images, calls, steps, seed, device, seconds }) });
@@ -237,7 +240,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     if (this.#reader !== undefined && lanes.only === undefined)
       throw new ScoreSdeError(
         'ERR_CONFIG',
-        `solver ${this.#plan.solver.name} has no steps that the samples of a batch have in common: take onProgress, or a batch of one`,
+        `${this.#plan.maxRows === undefined ? `solver ${this.#plan.solver.name} has` : 'maxRows leaves'} no steps that the samples of a batch have in common: take onProgress, or a smaller batch`,
       );
   }
 
