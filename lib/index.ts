@@ -21,6 +21,7 @@ export type { SchedulerConfig } from './scheduler/config';
 export type { PerSample } from './tensor/arguments';
 export type { SigmaOptions } from './scheduler/schedule';
 export type { NoiseSampler } from './sampling/lane';
+export type { Estimate } from './sampling/estimate';
 export { ScoreSdeVePipeline, type PipelineOptions, type RunOptions } from './sampling/pipeline';
 export type { ResumeOptions, SamplingProgress, StepsOptions } from './sampling/plan';
 export { SamplingResult } from './sampling/result';

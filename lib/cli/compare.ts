@@ -38,11 +38,12 @@ export async function compare(options: CompareOptions): Promise<void> {
   const sheet = new Sheet({ sampleShape, count, rows: solvers, columns });
   const shared = { batchSize: count, seed, modelInputs: label && { class_labels: label }, signal };
 
-  // The first call is slower than the others: it is no cell's. It tells how long the cells will take.
-  const { seconds: secondsPerCall } = await pipeline.run({ ...shared, calls: 1 });
+  const one = await pipeline.estimate({ calls: 2, modelInputs: label && { class_labels: label.slice(0, 1) }, signal });
   const all = solvers.length * calls.reduce((sum, n) => sum + n, 0);
-  const text = longRun({ secondsPerCall, calls: all, images: count }, false);
+  const text = longRun({ secondsPerCall: (one.seconds / one.calls) * count, calls: all, images: count }, false);
   if (text !== undefined) sayLong(text, yes);
+  // The first call is slower than the others: it is no cell's.
+  await pipeline.run({ ...shared, calls: 1 });
 
   const width = Math.max('solver'.length, ...solvers.map((name) => name.length));
   const line = (name: string, ...cells: string[]) =>

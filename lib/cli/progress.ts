@@ -4,7 +4,7 @@ import type { SamplingProgress } from '../sampling/plan';
 import { longRun } from './estimate';
 import { warn } from './output';
 
-/** Shows a run's progress on a terminal, and speaks up where the run will take long. */
+/** Shows a run's progress on a terminal, and speaks up where a resumed run will take long. */
 export class Progress {
   readonly #bar = new SingleBar({
     format: '{bar} {value}/{total} steps, {eta_formatted} left',
@@ -15,8 +15,8 @@ export class Progress {
   #isJudged = false;
   #isStopped = false;
 
-  /** `images` is undefined of a resumed run, whose options are fixed. `yes`: long runs are wanted. */
-  constructor(private readonly options: { images: number | undefined; yes: boolean }) {}
+  /** @param resumed Of a resumed run: whether it is wanted although it takes long */
+  constructor(private readonly resumed?: { readonly yes: boolean }) {}
 
   start(steps: number): void {
     this.#bar.start(steps, 0);
@@ -32,7 +32,7 @@ export class Progress {
       this.#bar.setTotal(total);
       this.#bar.update(step);
     }
-    if (!this.#isJudged) this.#judge(progress);
+    if (this.resumed !== undefined && !this.#isJudged) this.#judge(progress, this.resumed.yes);
   };
 
   stop(): void {
@@ -40,18 +40,17 @@ export class Progress {
     this.#bar.stop();
   }
 
-  /** The second step tells what a call takes: the first one is slower, as memory is new to it. */
-  #judge({ step, total, calls }: SamplingProgress): void {
+  /**
+   * Whether what is left takes long, of a resumed run, whose options are fixed. The second step tells what a call takes: the
+   * first one is slower, as memory is new to it.
+   */
+  #judge({ step, total, calls }: SamplingProgress, yes: boolean): void {
     const at = performance.now();
     if (this.#first === undefined) return void (this.#first = { calls, at });
     this.#isJudged = true;
-    const { images, yes } = this.options;
     const secondsPerCall = (at - this.#first.at) / 1000 / (calls - this.#first.calls);
     const all = Math.round((calls / step) * total);
-    const text =
-      images === undefined
-        ? longRun({ secondsPerCall, calls: all - calls, images: 1 }, false)
-        : longRun({ secondsPerCall, calls: all, images });
+    const text = longRun({ secondsPerCall, calls: all - calls, images: 1 }, false);
     if (text !== undefined) sayLong(text, yes);
   }
 }

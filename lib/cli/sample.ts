@@ -11,10 +11,10 @@ import type { SamplingResult } from '../sampling/result';
 import type { SamplingRun } from '../sampling/run';
 import { onAbort } from '../signals';
 import { solverOf, type Grid } from '../solvers';
-import { usualCalls } from './estimate';
+import { longRun, usualCalls } from './estimate';
 import { exitCodeOf, interruption, loaded } from './interrupt';
 import { assertPictures, pngOutput, warn } from './output';
-import { Progress } from './progress';
+import { Progress, sayLong } from './progress';
 
 export interface SampleOptions {
   model: string;
@@ -58,7 +58,18 @@ export async function sample(options: SampleOptions): Promise<void> {
   assertPictures(pipeline.sampleShape);
   const { seed = BigInt(randomInt(2 ** 32)) } = options;
   const batchSize = options.batch ?? (label && label.length > 1 ? label.length : 16);
-  const progress = new Progress({ images: saved === undefined ? batchSize : undefined, yes });
+  const modelInputs = label && { class_labels: label };
+  if (saved === undefined && !yes) {
+    // One image for a start: calls of a network that takes long take as long for each.
+    const { calls, seconds } = await pipeline.estimate({
+      ...sampler,
+      modelInputs: label && { class_labels: label.slice(0, 1) },
+      signal,
+    });
+    const text = longRun({ secondsPerCall: (seconds / calls) * batchSize, calls, images: batchSize });
+    if (text !== undefined) sayLong(text, yes);
+  }
+  const progress = new Progress(saved && { yes });
   // A run that is to be saved ends once it is, and not by the signal.
   const watched = { signal: saveTo === undefined ? signal : undefined, onProgress: progress.tell };
   const run =
@@ -69,7 +80,7 @@ export async function sample(options: SampleOptions): Promise<void> {
           ...watched,
           batchSize,
           ...(engine === 'torch' ? { generator: new Generator(seed, { engine }) } : { seed }),
-          modelInputs: label && { class_labels: label },
+          modelInputs,
         });
   if (saved === undefined && !isAdaptive) progress.start(sampler.numInferenceSteps ?? sampler.calls!);
   const stop = () => progress.stop();

@@ -5,6 +5,7 @@ import type { ScoreModel } from '../models/model';
 import { assertFunction, assertOptions, show } from '../options';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import { sizeOfDims } from '../tensor/tensor';
+import { estimateOf, type Estimate } from './estimate';
 import { takesDevice } from './executor/place';
 import { planOf, resumeOptions, stepsOptions, type ResumeOptions, type RunPlan, type StepsOptions } from './plan';
 import { loadPretrained } from './pretrained';
@@ -116,6 +117,20 @@ export class ScoreSdeVePipeline {
   resume(bytes: Uint8Array, options: ResumeOptions = {}): SamplingRun {
     assertOptions(options, resumeOptions);
     return this.#begun(resumed(this.#source, bytes, options));
+  }
+
+  /**
+   * What a run of these options will take, by calling the model a few times with noise: once where a call of one sample takes
+   * half a second. No draw is taken from the options' generators, and onProgress is not called.
+   * @returns The network calls a sample and the seconds of the run; both NaN where the solver decides on its calls as it goes
+   * @throws ScoreSdeError as run
+   */
+  async estimate(options: StepsOptions = {}): Promise<Estimate> {
+    const estimate = estimateOf(planOf(this.#source, options));
+    const over = estimate.catch(() => {});
+    this.#running.add(over);
+    void over.then(() => this.#running.delete(over));
+    return estimate;
   }
 
   /** Refuses further runs, waits for those under way, and gives back what the model holds. */

@@ -1,0 +1,66 @@
+import { Generator } from '../random/generator';
+import { Batch } from './batch';
+import { inputsOfRows } from './inputs';
+import { Lane, type NoiseSource } from './lane';
+import type { RunPlan } from './plan';
+
+/** What a run will take. */
+export interface Estimate {
+  /** Network calls a sample; NaN where the solver decides on them as it goes. */
+  readonly calls: number;
+  /** Wall time; NaN where the calls are not known. */
+  readonly seconds: number;
+}
+
+/** Seconds after which what was measured must do. */
+const enough = 0.5;
+/** Stages that are timed at most, after one that is not: memory is new to the first. */
+const mostStages = 3;
+
+/**
+ * Times some stages of a run, with noise of its own. A network that is slow with one sample is not called with all: its time
+ * is taken to be proportional to the samples.
+ */
+export async function estimateOf(plan: RunPlan): Promise<Estimate> {
+  const calls = plan.solver.calls(plan.levels);
+  if (calls === undefined) return { calls: NaN, seconds: NaN };
+  const all = plan.dims[0]!;
+  const rows = Math.min(plan.maxRows ?? all, all);
+  const one = await secondsPerStage(plan, 1);
+  const perStage = one > enough || rows === 1 ? one * rows : await secondsPerStage(plan, rows);
+  return { calls, seconds: (perStage * calls * all) / rows };
+}
+
+/** Seconds of one network call and its update, for so many samples. */
+async function secondsPerStage(plan: RunPlan, rows: number): Promise<number> {
+  const { model, device, dims, solver, levels, signal } = plan;
+  const batch = new Batch({ model, sampleShape: dims.slice(1), capacity: rows, device, signal });
+  const inputs = inputsOfRows(plan.inputs, 0, rows, dims[0]!);
+  const lane = new Lane({ solver, levels, rows, inputs, noise: ownNoise(plan.noise, rows) });
+  try {
+    await batch.join(lane);
+    const timed = async (): Promise<number> => {
+      const since = performance.now();
+      await batch.advance();
+      await batch.settle();
+      return (performance.now() - since) / 1000;
+    };
+    const first = await timed();
+    if (first > enough) return first;
+    const times: number[] = [];
+    while (times.length < mostStages && !lane.done && sum(times) < enough) times.push(await timed());
+    return times.length === 0 ? first : sum(times) / times.length;
+  } finally {
+    await batch.dispose();
+  }
+}
+
+const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+
+/** Generators like a run's, of which nothing is drawn. */
+function ownNoise(noise: NoiseSource, rows: number): NoiseSource {
+  if (!('generators' in noise)) return { generators: [new Generator(0)] };
+  const { engine } = noise.generators[0]!;
+  const count = noise.generators.length === 1 ? 1 : rows;
+  return { generators: Array.from({ length: count }, (_, i) => new Generator(i, { engine })) };
+}
