@@ -14,7 +14,7 @@ import {
 } from '../lib';
 import { main, run, sample, start } from './support/command';
 import { pipelineFolder, removeFolders, temporaryFolder } from './support/folders';
-import { formulaGraph } from './support/onnx';
+import { formulaGraph, kindGraph } from './support/onnx';
 import { root } from './support/paths';
 
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
@@ -298,6 +298,26 @@ describe('doctor', () => {
     });
     expect(ended).toEqual({ code: 1, signal: null, stderr: '' });
     expect(topics(stdout).get('OnnxModel')).toMatch(/^does not work: .*nowhere/);
+  });
+
+  test('a model that is what it is said to be, and one that is not', async () => {
+    const right = await run(['doctor', '--model', 'digits'], await temporaryFolder());
+    expect(right.code).toBe(0);
+    expect(topics(right.stdout).get('model')).toMatch(
+      /^digits: samples of \[1, 28, 28\]; takes sample \(float32 .* gives out_sample/,
+    );
+    expect(right.stdout).toMatch(/^ {2}kind +it acts as a score that takes sigma$/m);
+
+    const folder = await pipelineFolder({ 'unet/model.onnx': kindGraph([1, 4, 4], { gives: 'denoised' }) });
+    const { stdout, code } = await run(['doctor', '--json', '--model', folder], await temporaryFolder());
+    expect(code).toBe(1);
+    expect(JSON.parse(stdout)).toMatchObject({
+      works: false,
+      model: { dir: folder, fits: false, why: expect.stringContaining("say prediction: 'denoised'") },
+    });
+    const missing = await run(['doctor', '--model', join(folder, 'unet')], await temporaryFolder());
+    expect(missing.code).toBe(1);
+    expect(missing.stdout).toMatch(/unet +does not load: .*model_index\.json/);
   });
 
   test('the number of threads that it was told', async () => {

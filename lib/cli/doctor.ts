@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { DeviceInfo } from '../devices';
 import { reasonOf } from '../errors';
+import type { OnnxModel } from '../models/onnx/model';
 import type { Exactness } from '../models/onnx/probe';
 import type { OnnxRuntime } from '../models/onnx/runtime';
 import { say } from './output';
@@ -39,11 +40,33 @@ interface Runtime {
   providers: Provider[];
 }
 
+/** The model of a folder. */
+interface Model {
+  dir: string;
+  /** [channels, height, width] */
+  sampleShape: readonly number[];
+  /** Its inputs and outputs with their types and sizes. */
+  takes: string;
+  gives: string;
+  /** Whether it is what it is said to be; null where that cannot be told. */
+  fits: boolean | null;
+  why: string;
+}
+
+export interface DoctorOptions {
+  json?: boolean;
+  /** A pipeline's folder that is looked at, too. */
+  model?: string;
+  /** Whether its network is checked however slow it is. */
+  check?: boolean;
+}
+
 /**
  * score-sde doctor: prints what is loaded from where, what works, why other things do not, and remedies. Exit code 1 if
- * `score-sde sample` cannot work: the addon does not load, or OnnxModel does not work.
+ * `score-sde sample` cannot work: the addon does not load, or OnnxModel does not work, or the model that was named does not
+ * load or is not what it is said to be.
  */
-export async function doctor({ json = false }: { json?: boolean }): Promise<void> {
+export async function doctor({ json = false, model: dir, check = false }: DoctorOptions): Promise<void> {
   const tell = (topic: string, text: string) => void (json || say(`${topic.padEnd(18)}${text}`));
   const place = { node: process.version, platform: `${process.platform}-${process.arch}` };
   tell('node', `${place.node}, ${place.platform}`);
@@ -54,12 +77,16 @@ export async function doctor({ json = false }: { json?: boolean }): Promise<void
   // Without the addon nothing else can be tried.
   const network = 'error' in addon ? undefined : await found(tryNetwork);
   if (network !== undefined) tellNetwork(network, tell);
+  const model = dir === undefined || 'error' in addon ? undefined : await found(() => tryModel(dir, check));
+  if (model !== undefined) tellModel(dir!, model, tell);
   const runtime = 'error' in addon ? undefined : await found(() => tryRuntime(tell));
 
   if (runtime !== undefined && 'error' in runtime) tell('onnxruntime-node', runtime.error);
-  const works = network !== undefined && !('error' in network);
+  const isRight = model === undefined || (!('error' in model) && model.fits !== false);
+  const works = network !== undefined && !('error' in network) && isRight;
   if (!works) process.exitCode = 1;
-  if (json) say(JSON.stringify({ works, ...place, addon, onnxModel: network, onnxruntimeNode: runtime }, null, 2));
+  if (json)
+    say(JSON.stringify({ works, ...place, addon, onnxModel: network, model, onnxruntimeNode: runtime }, null, 2));
 }
 
 type Tell = (topic: string, text: string) => void;
@@ -105,6 +132,30 @@ function tellNetwork(network: Found<Network>, tell: Tell): void {
 function callsText({ width, atOnce }: Exactness): string {
   const each = width === 'any' ? 'batches as they are' : `up to ${width} in a call`;
   return atOnce > 1 ? `${each}, ${atOnce} calls at once` : each;
+}
+
+async function tryModel(dir: string, check: boolean): Promise<Model> {
+  const { ScoreSdeVePipeline } = await import('../sampling/pipeline.js');
+  const { portsText } = await import('../models/network/port.js');
+  const pipeline = await ScoreSdeVePipeline.fromPretrained(dir, { device: 'cpu', check: false });
+  try {
+    const { scheduler, sampleShape } = pipeline;
+    const model = pipeline.model as OnnxModel;
+    const [takes, gives] = [model.inputs, model.outputs].map(portsText) as [string, string];
+    const { sigmaMin, sigmaMax } = scheduler.config;
+    const found = await model.checkKind([sigmaMin, sigmaMax], check ? 'slow' : 'quick');
+    const why =
+      found?.why ?? 'its kind was not checked: it is slow (--check calls it nevertheless), or takes whole numbers';
+    return { dir, sampleShape, takes, gives, fits: found?.fits ?? null, why };
+  } finally {
+    await pipeline.dispose();
+  }
+}
+
+function tellModel(dir: string, model: Found<Model>, tell: Tell): void {
+  if ('error' in model) return tell('model', `${dir} does not load: ${model.error}`);
+  tell('model', `${dir}: samples of [${model.sampleShape.join(', ')}]; takes ${model.takes}; gives ${model.gives}`);
+  tell('  kind', model.why);
 }
 
 /** onnxruntime-node, and each execution provider that it lists; told one by one, as each takes a process of its own. */

@@ -5,6 +5,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { gridNames } from '../solvers/grids';
 import type { BenchCommandOptions } from './bench';
 import type { CompareOptions } from './compare';
+import type { DoctorOptions } from './doctor';
 import { exitCodeOf } from './interrupt';
 import { onLostOutput, warn } from './output';
 import type { SampleOptions } from './sample';
@@ -52,12 +53,13 @@ program
   )
   .option(`--label ${label}`, 'the class, one for all images or one for each', integers(0, 2 ** 31 - 1))
   .option('--device <name>', 'where the samples lie: auto, cpu, cuda or cuda:N', 'auto')
+  .option('--max-rows <n>', 'images that are in work at once, where memory is short (default: all)', integer(1, 65536))
   .option('--columns <n>', 'images in a row (default: a square)', integer(1, 65535))
   .option('--save-on-interrupt <file>', 'on Ctrl-C or SIGTERM, save the run there, for --resume')
   .addOption(
     new Option('--resume <file>', 'go on with a saved run, which has its own seed, labels and solver').conflicts([
       ...['batch', 'calls', 'steps', 'solver', 'grid', 'rho', 'eta', 'order', 'sigmaMin', 'sigmaMax', 'snr'],
-      ...['seed', 'engine', 'label'],
+      ...['seed', 'engine', 'label', 'maxRows'],
     ]),
   )
   .option('--yes', 'begin a run of more than ten minutes without a question')
@@ -112,7 +114,9 @@ program
   .command('doctor')
   .description('say what is loaded from where, what works, why the rest does not, and what to do')
   .option('--json', 'as JSON')
-  .action(async (options: { json?: boolean }) => (await import('./doctor.js')).doctor(options));
+  .option('--model <dir>', "look at a pipeline's folder, too: whether its network is what it is said to be")
+  .option('--check', 'call that network with noise however slow it is')
+  .action(async (options: DoctorOptions) => (await import('./doctor.js')).doctor(options));
 
 let hasFailed = false;
 

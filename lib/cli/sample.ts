@@ -35,6 +35,7 @@ export interface SampleOptions {
   label?: number[];
   device: string;
   columns?: number;
+  maxRows?: number;
   saveOnInterrupt?: string;
   resume?: string;
   yes?: boolean;
@@ -79,6 +80,7 @@ export async function sample(options: SampleOptions): Promise<void> {
           ...sampler,
           ...watched,
           batchSize,
+          maxRows: options.maxRows,
           ...(engine === 'torch' ? { generator: new Generator(seed, { engine }) } : { seed }),
           modelInputs,
         });
