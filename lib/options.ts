@@ -20,6 +20,12 @@ export function assertOptions(options: unknown, known?: readonly string[]): void
       throw new ScoreSdeError('ERR_CONFIG', `unknown option ${show(key)}; expected ${known.join(', ')}`);
 }
 
+/** What a static method was called on where that is a class which extends `Class`, else `Class`. */
+export function extensionOf<T extends { prototype: object }>(receiver: unknown, Class: T): T {
+  const isExtension = typeof receiver === 'function' && receiver.prototype instanceof (Class as never);
+  return isExtension ? (receiver as unknown as T) : Class;
+}
+
 /** A value for an error message: short, with its type, never its whole content. */
 export function show(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value);

@@ -2,7 +2,7 @@ import { resolveDevice } from '../devices';
 import { ScoreSdeError } from '../errors';
 import { loadOptions, type OnnxModelOptions } from '../models/onnx/options';
 import type { ScoreModel } from '../models/model';
-import { assertOptions, show } from '../options';
+import { assertOptions, extensionOf, show } from '../options';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import { sizeOfDims } from '../tensor/tensor';
 import { takesDevice } from './executor/place';
@@ -37,6 +37,9 @@ export interface RunOptions extends StepsOptions {
 
 const runOptions = [...stepsOptions, 'onStep'];
 
+/** The class that fromPretrained is called on: ScoreSdeVePipeline, or one that extends it. */
+type PipelineClass<P extends ScoreSdeVePipeline> = new (options: PipelineOptions) => P;
+
 /**
  * Sampling with a score model: diffusers' ScoreSdeVePipeline. Runs do not change the scheduler or each other: any number
  * of them go on at once.
@@ -46,8 +49,9 @@ export class ScoreSdeVePipeline {
   readonly model: ScoreModel;
   readonly sampleShape: readonly number[];
   readonly device: string;
-  readonly #running = new Set<Promise<unknown>>();
-  #disposal: Promise<void> | undefined;
+  // Not #private fields: a Proxy can reach them.
+  private readonly running = new Set<Promise<unknown>>();
+  private disposal: Promise<void> | undefined;
 
   /** @throws ScoreSdeError ERR_CONFIG, ERR_SHAPE, ERR_CUDA_UNAVAILABLE */
   constructor(options: PipelineOptions) {
@@ -73,11 +77,16 @@ export class ScoreSdeVePipeline {
    * @param options device, and what {@link OnnxModel.load} takes
    * @throws ScoreSdeError ERR_CONFIG, ERR_IO, ERR_MODEL, ERR_CUDA_UNAVAILABLE
    */
-  static async fromPretrained(dir: string, options: OnnxModelOptions = {}): Promise<ScoreSdeVePipeline> {
+  static async fromPretrained<P extends ScoreSdeVePipeline = ScoreSdeVePipeline>(
+    this: PipelineClass<P> | void,
+    dir: string,
+    options: OnnxModelOptions = {},
+  ): Promise<P> {
     assertOptions(options, loadOptions);
     const { device } = options;
     resolveDevice(device ?? 'auto');
-    return new ScoreSdeVePipeline({ ...(await loadPretrained(dir, options)), device });
+    const Class = extensionOf(this, ScoreSdeVePipeline) as unknown as PipelineClass<P>;
+    return new Class({ ...(await loadPretrained(dir, options)), device });
   }
 
   /**
@@ -89,7 +98,7 @@ export class ScoreSdeVePipeline {
     assertOptions(options, runOptions);
     const { onStep, ...given } = options;
     assertFunction(onStep, 'onStep');
-    const run = this.#tracked(planOf(this.#source, given));
+    const run = this.tracked(planOf(this.source, given));
     run.begin(onStep);
     return run.result;
   }
@@ -100,9 +109,9 @@ export class ScoreSdeVePipeline {
    * @throws ScoreSdeError as run: at the call where the options are wrong, at a step else
    */
   steps(options: StepsOptions = {}): AsyncGenerator<SamplingStep, void, void> {
-    const run: SamplingRun = new SamplingRun(planOf(this.#source, options), () => {
-      this.#assertOpen();
-      this.#track(run);
+    const run: SamplingRun = new SamplingRun(planOf(this.source, options), () => {
+      this.assertOpen();
+      this.track(run);
     });
     return run[Symbol.asyncIterator]();
   }
@@ -112,7 +121,7 @@ export class ScoreSdeVePipeline {
    * @throws ScoreSdeError ERR_RANGE, ERR_CONFIG, ERR_SHAPE, ERR_MODEL, ERR_DISPOSED
    */
   start(options: StepsOptions = {}): SamplingRun {
-    return this.#begun(planOf(this.#source, options));
+    return this.begun(planOf(this.source, options));
   }
 
   /**
@@ -123,43 +132,43 @@ export class ScoreSdeVePipeline {
    */
   resume(bytes: Uint8Array, options: ResumeOptions = {}): SamplingRun {
     assertOptions(options, resumeOptions);
-    return this.#begun(resumed(this.#source, bytes, options));
+    return this.begun(resumed(this.source, bytes, options));
   }
 
   /** Refuses further runs, waits for those under way, and gives back what the model holds. */
   dispose(): Promise<void> {
-    return (this.#disposal ??= Promise.allSettled(this.#running).then(() => this.model.dispose?.()));
+    return (this.disposal ??= Promise.allSettled(this.running).then(() => this.model.dispose?.()));
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }
 
-  get #source() {
-    this.#assertOpen();
+  private get source() {
+    this.assertOpen();
     const { model, sampleShape, device, scheduler } = this;
     return { model, sampleShape, device, config: scheduler.config };
   }
 
-  #assertOpen(): void {
-    if (this.#disposal !== undefined)
+  private assertOpen(): void {
+    if (this.disposal !== undefined)
       throw new ScoreSdeError('ERR_DISPOSED', 'the model is disposed, and its pipeline with it');
   }
 
   /** A run that dispose() waits for. */
-  #tracked(plan: RunPlan): SamplingRun {
+  private tracked(plan: RunPlan): SamplingRun {
     const run = new SamplingRun(plan);
-    this.#track(run);
+    this.track(run);
     return run;
   }
 
-  #track({ over }: SamplingRun): void {
-    this.#running.add(over);
-    void over.then(() => this.#running.delete(over));
+  private track({ over }: SamplingRun): void {
+    this.running.add(over);
+    void over.then(() => this.running.delete(over));
   }
 
-  #begun(plan: RunPlan): SamplingRun {
-    const run = this.#tracked(plan);
+  private begun(plan: RunPlan): SamplingRun {
+    const run = this.tracked(plan);
     // Whoever iterates over it says so in the same turn.
     queueMicrotask(() => run.begin());
     return run;

@@ -10,6 +10,8 @@ import { Tensor } from '../tensor/tensor';
 
 /** What a run made. */
 export class SamplingResult {
+  /** The samples as the sampler gave them, [B, ...] float32, not clamped; where they lay. */
+  readonly samples: Tensor<'float32'>;
   /** [B, ...] float32: the samples mapped from the run's dataRange to [0, 1] and clamped to it; where the samples lay. */
   readonly images: Tensor<'float32'>;
   /** Network calls a sample. */
@@ -22,7 +24,6 @@ export class SamplingResult {
   readonly device: string;
   /** Wall time of the run in seconds. */
   readonly seconds: number;
-  readonly #samples: Tensor<'float32'>;
 
   /** @internal */
   constructor(made: {
@@ -34,18 +35,13 @@ export class SamplingResult {
     device: string;
     seconds: number;
   }) {
-    this.#samples = made.samples;
+    this.samples = made.samples;
     this.images = made.images;
     this.calls = made.calls;
     this.steps = made.steps;
     this.seed = made.seed;
     this.device = made.device;
     this.seconds = made.seconds;
-  }
-
-  /** The samples as the sampler gave them, [B, ...] float32, not clamped; where they lay. */
-  get samples(): Tensor<'float32'> {
-    return this.#samples;
   }
 
   /**

@@ -1,6 +1,7 @@
+import { inspect, isDeepStrictEqual, type InspectOptions } from 'node:util';
 import { resolveDevice } from '../devices';
 import { ScoreSdeError } from '../errors';
-import { assertOptions, show } from '../options';
+import { assertOptions, extensionOf, show } from '../options';
 import type { Tensor, TensorLike } from '../tensor/tensor';
 import { parseConfig, readConfig, resolveConfig, writeConfig, type SchedulerConfig, type StoredConfig } from './config';
 import { indicesOf, type PerSample } from '../tensor/arguments';
@@ -80,6 +81,9 @@ function shapeCorrect<O>(result: SchedulerOutput, options: StepOptions): StepCor
   return (options.returnDict === false ? [result.prevSample] : result) as StepCorrectResult<O>;
 }
 
+/** The class that fromConfig and fromPretrained are called on: theirs, or one that extends it. */
+type SchedulerClass<S extends ScoreSdeVeScheduler> = new (options?: Partial<SchedulerConfig>) => S;
+
 /**
  * The variance exploding SDE scheduler of Song et al. 2021 (arXiv 2011.13456) with predictor-corrector sampling: diffusers'
  * ScoreSdeVeScheduler, with its names, tables, quirks and numbers.
@@ -91,21 +95,24 @@ function shapeCorrect<O>(result: SchedulerOutput, options: StepOptions): StepCor
 export class ScoreSdeVeScheduler {
   /** The order of the solver. */
   readonly order = 1;
-  #stored: StoredConfig;
-  #schedule: Schedule;
+  // Not #private fields: deepStrictEqual, structuredClone and console.log see what they hold, and a Proxy can reach them.
+  private stored: StoredConfig;
+  private schedule: Schedule;
 
   /**
    * Calls setSigmas(numTrainTimesteps), so that the scheduler can be used at once.
    * @throws ScoreSdeError ERR_CONFIG (an unknown option, or one out of its range)
    */
   constructor(options: Partial<SchedulerConfig> = {}) {
-    this.#stored = { config: resolveConfig(options) };
-    this.#schedule = withSigmas({ timesteps: null }, this.config.numTrainTimesteps, this.config);
+    this.stored = { config: resolveConfig(options), unknown: new Map(), integers: new Map() };
+    this.schedule = withSigmas({ timesteps: null }, this.config.numTrainTimesteps, this.config);
   }
 
-  static #of(stored: StoredConfig): ScoreSdeVeScheduler {
-    const scheduler = new ScoreSdeVeScheduler(stored.config);
-    scheduler.#stored = stored;
+  static #of<S extends ScoreSdeVeScheduler>(receiver: SchedulerClass<S> | void, stored: StoredConfig): S {
+    const scheduler = new (extensionOf(receiver, ScoreSdeVeScheduler))(stored.config) as S;
+    // A class with options of its own keeps them.
+    const { config } = scheduler;
+    scheduler.stored = isDeepStrictEqual(config, stored.config) ? stored : { ...stored, config };
     return scheduler;
   }
 
@@ -115,8 +122,12 @@ export class ScoreSdeVeScheduler {
    * @param overrides Replace fields of `config`
    * @throws ScoreSdeError ERR_CONFIG
    */
-  static fromConfig(config: string | object, overrides?: Partial<SchedulerConfig>): ScoreSdeVeScheduler {
-    return ScoreSdeVeScheduler.#of(parseConfig(config, overrides));
+  static fromConfig<S extends ScoreSdeVeScheduler = ScoreSdeVeScheduler>(
+    this: SchedulerClass<S> | void,
+    config: string | object,
+    overrides?: Partial<SchedulerConfig>,
+  ): S {
+    return ScoreSdeVeScheduler.#of(this, parseConfig(config, overrides));
   }
 
   /**
@@ -124,13 +135,14 @@ export class ScoreSdeVeScheduler {
    * @param options subfolder: where the file is, with `dir` itself second; the others replace fields of the file
    * @throws ScoreSdeError ERR_CONFIG (no such file, or a wrong one), ERR_IO
    */
-  static async fromPretrained(
+  static async fromPretrained<S extends ScoreSdeVeScheduler = ScoreSdeVeScheduler>(
+    this: SchedulerClass<S> | void,
     dir: string,
     options: { subfolder?: string } & Partial<SchedulerConfig> = {},
-  ): Promise<ScoreSdeVeScheduler> {
+  ): Promise<S> {
     assertOptions(options);
     const { subfolder, ...overrides } = options;
-    return ScoreSdeVeScheduler.#of(await readConfig(dir, subfolder, overrides));
+    return ScoreSdeVeScheduler.#of(this, await readConfig(dir, subfolder, overrides));
   }
 
   /**
@@ -138,11 +150,11 @@ export class ScoreSdeVeScheduler {
    * @throws ScoreSdeError ERR_CONFIG (no path), ERR_IO
    */
   savePretrained(dir: string): Promise<void> {
-    return writeConfig(dir, this.#stored);
+    return writeConfig(dir, this.stored);
   }
 
   get config(): SchedulerConfig {
-    return this.#stored.config;
+    return this.stored.config;
   }
 
   /** The standard deviation of the prior: sigmaMax. */
@@ -157,23 +169,23 @@ export class ScoreSdeVeScheduler {
 
   /** [N] float32 times from 1 down to samplingEps. While they are null, the steps throw ERR_STATE. */
   get timesteps(): Float32Array | null {
-    return this.#schedule.timesteps;
+    return this.schedule.timesteps;
   }
 
   set timesteps(timesteps: Float32Array | null) {
     if (timesteps !== null && Object.prototype.toString.call(timesteps) !== '[object Float32Array]')
       throw new ScoreSdeError('ERR_DTYPE', `timesteps must be a Float32Array or null, got ${show(timesteps)}`);
-    this.#schedule = { ...this.#schedule, timesteps };
+    this.schedule = { ...this.schedule, timesteps };
   }
 
   /** [N] float32 sigma(t) of each timestep, descending: the model's input. */
   get sigmas(): Float32Array {
-    return this.#schedule.sigmas;
+    return this.schedule.sigmas;
   }
 
   /** [N] float32 noise levels of the steps, ascending. */
   get discreteSigmas(): Float32Array {
-    return this.#schedule.discreteSigmas;
+    return this.schedule.discreteSigmas;
   }
 
   /** Returns `sample` itself: this scheduler needs no scaling. */
@@ -192,7 +204,7 @@ export class ScoreSdeVeScheduler {
     assertOptions(options, ['samplingEps', 'device']);
     const { samplingEps, device } = options;
     resolveDevice(device);
-    this.#schedule = { ...this.#schedule, timesteps: timestepTable(count, samplingEps ?? this.config.samplingEps) };
+    this.schedule = { ...this.schedule, timesteps: timestepTable(count, samplingEps ?? this.config.samplingEps) };
   }
 
   /**
@@ -201,7 +213,7 @@ export class ScoreSdeVeScheduler {
    * @throws ScoreSdeError ERR_RANGE, ERR_CONFIG
    */
   setSigmas(count: number, options: SigmaOptions = {}): void {
-    this.#schedule = withSigmas(this.#schedule, count, this.config, options);
+    this.schedule = withSigmas(this.schedule, count, this.config, options);
   }
 
   /**
@@ -226,7 +238,7 @@ export class ScoreSdeVeScheduler {
     sample: TensorLike,
     options: O = {} as O,
   ): StepPredResult<O> {
-    const { call, result } = planStepPred(this.#schedule, modelOutput, timestep, sample, options);
+    const { call, result } = planStepPred(this.schedule, modelOutput, timestep, sample, options);
     call.run();
     return shapePred<O>(result, options);
   }
@@ -238,7 +250,7 @@ export class ScoreSdeVeScheduler {
     sample: TensorLike,
     options: O = {} as O,
   ): Promise<StepPredResult<O>> {
-    const { call, result } = planStepPred(this.#schedule, modelOutput, timestep, sample, options);
+    const { call, result } = planStepPred(this.schedule, modelOutput, timestep, sample, options);
     await call.runAsync();
     return shapePred<O>(result, options);
   }
@@ -254,7 +266,7 @@ export class ScoreSdeVeScheduler {
     sample: TensorLike,
     options: O = {} as O,
   ): StepCorrectResult<O> {
-    const { call, result } = this.#planCorrect(modelOutput, sample, options);
+    const { call, result } = this.planCorrect(modelOutput, sample, options);
     call.run();
     return shapeCorrect<O>(result, options);
   }
@@ -265,7 +277,7 @@ export class ScoreSdeVeScheduler {
     sample: TensorLike,
     options: O = {} as O,
   ): Promise<StepCorrectResult<O>> {
-    const { call, result } = this.#planCorrect(modelOutput, sample, options);
+    const { call, result } = this.planCorrect(modelOutput, sample, options);
     await call.runAsync();
     return shapeCorrect<O>(result, options);
   }
@@ -294,7 +306,19 @@ export class ScoreSdeVeScheduler {
     return result;
   }
 
-  #planCorrect(modelOutput: TensorLike, sample: TensorLike, options: StepOptions) {
+  /** The config as JSON, which fromConfig takes. */
+  toJSON(): SchedulerConfig {
+    return this.config;
+  }
+
+  /** @internal */
+  [inspect.custom](_depth: number, options: InspectOptions): string {
+    const { config, timesteps, sigmas, discreteSigmas } = this;
+    const shown = { ...config, timesteps, sigmas, discreteSigmas };
+    return `${this.constructor.name} ${inspect(shown, { ...options, maxArrayLength: 3 })}`;
+  }
+
+  private planCorrect(modelOutput: TensorLike, sample: TensorLike, options: StepOptions) {
     if (this.timesteps === null) throw new ScoreSdeError('ERR_STATE', missingTimesteps);
     return planStepCorrect(this.config.snr, modelOutput, sample, options);
   }

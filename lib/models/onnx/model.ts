@@ -12,6 +12,7 @@ import { Tensor, type TensorLike } from '../../tensor/tensor';
 import { Contract } from '../network/contract';
 import { scoreOf } from '../network/score';
 import { onAbort } from '../../signals';
+import { extensionOf } from '../../options';
 import { findLibrary } from './library';
 import {
   assertContext,
@@ -60,10 +61,11 @@ export interface RunContext extends Omit<ModelContext, 'out'> {
   readonly out?: TensorLike;
 }
 
-/** A base class whose instances are functions. */
+/** A base class whose instances are functions, with the methods of functions. */
 const Callable = function (call: object): unknown {
   return Object.setPrototypeOf(call, (new.target as unknown as { prototype: object }).prototype) as object;
-} as unknown as new (call: (...args: never[]) => unknown) => object;
+} as unknown as { new (call: (...args: never[]) => unknown): object; prototype: object };
+Object.setPrototypeOf(Callable.prototype, Function.prototype);
 
 // eslint-disable-next-line @typescript-eslint/no-unsafe-declaration-merging
 export interface OnnxModel extends ScoreModel {
@@ -186,7 +188,13 @@ export class OnnxModel extends Callable {
     let model: OnnxModel | undefined;
     try {
       const contract = new Contract(loaded.inputs.map(portOf), loaded.outputs.map(portOf), options);
-      model = new OnnxModel(loaded, contract, fallback === undefined ? device : 'cpu', fallback, settings.dataRange);
+      model = new (extensionOf(this, OnnxModel))(
+        loaded,
+        contract,
+        fallback === undefined ? device : 'cpu',
+        fallback,
+        settings.dataRange,
+      );
       const loadSingleThreaded = async () => {
         if (intraOpThreads > 1) model!.#singleThreaded = await load([null], 1, 1);
         return intraOpThreads;
