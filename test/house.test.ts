@@ -74,7 +74,7 @@ describe('lib', () => {
   /** A layer imports itself and the layers before it. */
   const layers = [
     ['errors'],
-    ['options', 'files', 'signals'],
+    ['options', 'files', 'signals', 'clock'],
     ['native'],
     ['devices'],
     ['tensor'],

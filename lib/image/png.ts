@@ -1,3 +1,4 @@
+import { Buffer } from 'node:buffer';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { reasonOf, ScoreSdeError } from '../errors';

@@ -124,21 +124,20 @@ export function fromInferenceSession(session: SessionLike, options: SessionModel
     const further = prepare(dims, given);
     const levels = numbersOf(sigma, dims[0]!, 'sigma');
     const feedOfSigma = contract.feedSigma(levels, { ...rules, size: dims[0]! });
-    const start = () => {
+    const start = async () => {
       const type = stateTypeOf(x.type);
       const values = widened(x.memory as TensorData, type) as Float32Array;
       const bits = () => (type === 'float16' ? (x.memory as Uint16Array) : toFloat16(values));
       const data = sample.type === 'float16' ? bits() : values;
       const feedOfSample = { type: sample.type, data, dims: Array.from(dims), location: 'cpu' };
       const feeds = { ...further, [sample.name]: feedOfSample, [timestep.name]: feedOfSigma };
-      return session.run(feeds as never, [output.name]);
+      try {
+        return await session.run(feeds as never, [output.name]);
+      } catch (cause) {
+        throw new ScoreSdeError('ERR_MODEL', `the model failed: ${reasonOf(cause)}`, { cause });
+      }
     };
-    let outputs: Record<string, unknown>;
-    try {
-      outputs = await inOrder({ reads: [bufferOf(x.memory)], writes: [] }, async () => start());
-    } catch (cause) {
-      throw new ScoreSdeError('ERR_MODEL', `the model failed: ${reasonOf(cause)}`, { cause });
-    }
+    const outputs = await inOrder({ reads: [bufferOf(x.memory)], writes: [] }, start);
     try {
       return asFloat32(outputs[output.name] as TensorLike);
     } catch (cause) {

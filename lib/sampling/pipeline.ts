@@ -170,7 +170,7 @@ export class ScoreSdeVePipeline {
   private begun(plan: RunPlan): SamplingRun {
     const run = this.tracked(plan);
     // Whoever iterates over it says so in the same turn.
-    queueMicrotask(() => run.begin());
+    void Promise.resolve().then(() => run.begin());
     return run;
   }
 }

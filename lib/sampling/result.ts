@@ -1,3 +1,4 @@
+import { Buffer } from 'node:buffer';
 import { ScoreSdeError } from '../errors';
 import { pixelsOf } from '../image/pixels';
 import { toPng, type PngOptions } from '../image/png';

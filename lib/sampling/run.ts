@@ -1,3 +1,4 @@
+import { now } from '../clock';
 import { AbortError, ScoreSdeError } from '../errors';
 import { assertOptions, show } from '../options';
 import type { Generator } from '../random/generator';
@@ -140,7 +141,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     if (this.#isBegun || this.#outcome !== undefined) return;
     this.#isBegun = true;
     if (reader !== undefined) this.#reader = reader;
-    this.#since = performance.now();
+    this.#since = now();
     void this.#drive();
   }
 
@@ -228,7 +229,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     const { calls, steps } = lanes;
     const samples = await lanes.take();
     const images = await imagesOf(samples, dataRange);
-    const seconds = (performance.now() - this.#since) / 1000;
+    const seconds = (now() - this.#since) / 1000;
     this.#end({ result: new SamplingResult({ samples, images, calls, steps, seed, device, seconds }) });
   }
 

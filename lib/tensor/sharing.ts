@@ -1,3 +1,4 @@
+import { Buffer } from 'node:buffer';
 import { types } from 'node:util';
 import { ScoreSdeError } from '../errors';
 import { assertOptions, show } from '../options';

@@ -158,6 +158,20 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     return this.location === 'cpu' ? this.data.length !== this.size : Tensor.#deviceMemory(this).released;
   }
 
+  static {
+    // What is left of `data` once it is deleted. A tool that copies objects property by property reads and sets it on its copy.
+    Object.defineProperty(this.prototype, 'data', {
+      get(this: Tensor) {
+        if (#owned in this) throw disposedError(this);
+        return undefined;
+      },
+      set(this: Tensor, value: unknown) {
+        Object.defineProperty(this, 'data', { value, writable: true, enumerable: true, configurable: true });
+      },
+      configurable: true,
+    });
+  }
+
   static #deviceMemory(tensor: Tensor): DeviceMemory {
     const { device } = tensor;
     if (#onDevice in tensor) return tensor.#onDevice!;
@@ -339,19 +353,8 @@ const dataOnDevice: PropertyDescriptor & ThisType<Tensor> = {
   configurable: true,
 };
 
-// What is left of `data` once a tensor is disposed. A tool that copies objects property by property sets its copy's own.
-Object.defineProperty(Tensor.prototype, 'data', {
-  get(this: Tensor) {
-    throw disposedError(this);
-  },
-  set(this: Tensor, value: unknown) {
-    Object.defineProperty(this, 'data', { value, writable: true, enumerable: true, configurable: true });
-  },
-  configurable: true,
-});
-
 function disposedError({ dims }: Tensor): ScoreSdeError {
-  return new ScoreSdeError('ERR_DISPOSED', `the tensor [${dims?.join(', ')}] is disposed`);
+  return new ScoreSdeError('ERR_DISPOSED', `the tensor [${dims.join(', ')}] is disposed`);
 }
 
 /** The receiver of a method, which `call` can make anything. ERR_DTYPE. */
