@@ -33,6 +33,13 @@ export default tseslint.config(
         'error',
         ...ofNode().map((name) => ({ name, message: 'Import it from a module of Node.js (timers: lib/clock.ts).' })),
       ],
+      'no-restricted-syntax': [
+        'error',
+        {
+          selector: "LogicalExpression[operator='??'] > MemberExpression.left[object.name='options']",
+          message: 'null is no option that was not given: take `const { name = value } = options` (lib/options.ts).',
+        },
+      ],
     },
   },
   {

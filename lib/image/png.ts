@@ -38,7 +38,7 @@ export async function toPng(images: TensorLike, options: PngOptions = {}): Promi
       'ERR_SHAPE',
       `images must have dims [batch, 1, 3 or 4 channels, height, width], none of them 0, got [${dims.join(', ')}]`,
     );
-  const across = columns ?? Math.ceil(Math.sqrt(count));
+  const across = columns === undefined ? Math.ceil(Math.sqrt(count)) : columns;
   if (!Number.isInteger(across) || across < 1 || across > 65535)
     throw new ScoreSdeError('ERR_RANGE', `columns must be an integer from 1 to 65535, got ${show(columns)}`);
   const size = { width: across * width, height: Math.ceil(count / across) * height };

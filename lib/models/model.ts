@@ -32,7 +32,7 @@ export function assertContext(context: unknown): void {
   if (context === null || typeof context !== 'object')
     throw new ScoreSdeError('ERR_CONFIG', `context must be an object with out and signal, got ${show(context)}`);
   const { signal } = context as ModelContext;
-  if (signal !== undefined && typeof signal?.addEventListener !== 'function')
+  if (signal !== undefined && (typeof signal?.aborted !== 'boolean' || typeof signal.addEventListener !== 'function'))
     throw new ScoreSdeError('ERR_CONFIG', `signal must be an AbortSignal, got ${show(signal)}`);
   if (signal?.aborted) throw new AbortError(signal);
 }

@@ -231,7 +231,7 @@ export function manualSeed(seed: number | bigint, options?: GeneratorOptions): G
 
 /** A generator option, checked: one generator for the batch, or one a row, all of one kind. ERR_SHAPE, ERR_CONFIG. */
 export function generatorsOf(value: unknown, rows: number): readonly Generator[] {
-  if (value === undefined || value === null) return [defaultGenerator()];
+  if (value === undefined) return [defaultGenerator()];
   const list: readonly unknown[] = Array.isArray(value) ? value : [value];
   for (const generator of list)
     if (!(generator instanceof Generator))

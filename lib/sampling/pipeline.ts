@@ -2,7 +2,7 @@ import { resolveDevice } from '../devices';
 import { ScoreSdeError } from '../errors';
 import { loadOptions, type OnnxModelOptions } from '../models/onnx/options';
 import type { ScoreModel } from '../models/model';
-import { assertOptions, extensionOf, show } from '../options';
+import { assertOptions, extensionOf, givenOptions, show } from '../options';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import { sizeOfDims } from '../tensor/tensor';
 import { takesDevice } from './executor/place';
@@ -56,7 +56,7 @@ export class ScoreSdeVePipeline {
   /** @throws ScoreSdeError ERR_CONFIG, ERR_SHAPE, ERR_CUDA_UNAVAILABLE */
   constructor(options: PipelineOptions) {
     assertOptions(options, ['scheduler', 'model', 'sampleShape', 'device']);
-    const { scheduler, model, sampleShape, device } = options;
+    const { scheduler, model, sampleShape, device = 'auto' } = options;
     if (!(scheduler instanceof ScoreSdeVeScheduler))
       throw new ScoreSdeError('ERR_CONFIG', `scheduler must be a ScoreSdeVeScheduler, got ${show(scheduler)}`);
     if (typeof model !== 'function')
@@ -66,9 +66,9 @@ export class ScoreSdeVePipeline {
     this.scheduler = scheduler;
     this.model = model;
     this.sampleShape = Object.freeze(Array.from(sampleShape));
-    const place = resolveDevice(device ?? 'auto');
+    const place = resolveDevice(device);
     // A model that would have its states brought to the CPU and back is not the better for a device.
-    this.device = (device ?? 'auto') === 'auto' && !takesDevice(model, place) ? 'cpu' : place;
+    this.device = device === 'auto' && !takesDevice(model, place) ? 'cpu' : place;
   }
 
   /**
@@ -83,8 +83,8 @@ export class ScoreSdeVePipeline {
     options: OnnxModelOptions = {},
   ): Promise<P> {
     assertOptions(options, loadOptions);
-    const { device } = options;
-    resolveDevice(device ?? 'auto');
+    const { device = 'auto' } = options;
+    resolveDevice(device);
     const Class = extensionOf(this, ScoreSdeVePipeline) as unknown as PipelineClass<P>;
     return new Class({ ...(await loadPretrained(dir, options)), device });
   }
@@ -96,9 +96,9 @@ export class ScoreSdeVePipeline {
    */
   async run(options: RunOptions = {}): Promise<SamplingResult> {
     assertOptions(options, runOptions);
-    const { onStep, ...given } = options;
+    const { onStep } = options;
     assertFunction(onStep, 'onStep');
-    const run = this.tracked(planOf(this.source, given));
+    const run = this.tracked(planOf(this.source, givenOptions(options, stepsOptions)));
     run.begin(onStep);
     return run.result;
   }

@@ -263,14 +263,14 @@ function chosen(options: StepsOptions, config: SchedulerConfig, stepSize: 'batch
   );
   const isPreset = solver === undefined && calls !== undefined;
   if (isPreset) return solverOf('er_sde', { ...preset(calls).options, ...flat });
-  const name = solver ?? 'pc';
   const { snr, correctSteps } = config;
-  return solverOf(name, flat, { snr, correctSteps, stepSize });
+  return solverOf(solver === undefined ? 'pc' : solver, flat, { snr, correctSteps, stepSize });
 }
 
 /** The noise levels of a run. */
 function levelsOf(solver: Solver, options: StepsOptions, config: SchedulerConfig): Levels {
   const { calls, grid, samplingEps = config.samplingEps, sample, startStep, sigmaStart, start } = options;
+  const { sigmaMin = config.sigmaMin, sigmaMax = config.sigmaMax } = options;
   if (start !== undefined && start !== 'centered' && start !== 'zero')
     throw new ScoreSdeError('ERR_CONFIG', `start must be 'centered' or 'zero', got ${show(start)}`);
   const isPlaced = startStep !== undefined || sigmaStart !== undefined;
@@ -278,22 +278,34 @@ function levelsOf(solver: Solver, options: StepsOptions, config: SchedulerConfig
     throw new ScoreSdeError('ERR_CONFIG', 'startStep and sigmaStart say where sample stands: give it, too');
   if (startStep !== undefined && sigmaStart !== undefined)
     throw new ScoreSdeError('ERR_CONFIG', 'startStep and sigmaStart were both given: each says where the run begins');
-  const sigmaMin = noiseLevel(options.sigmaMin ?? config.sigmaMin, 'sigmaMin');
-  const sigmaMax = noiseLevel(options.sigmaMax ?? config.sigmaMax, 'sigmaMax');
-  const highest = noiseLevel(sigmaStart ?? sigmaMax, 'sigmaStart');
+  const highest = sigmaStart === undefined ? sigmaMax : sigmaStart;
+  for (const [name, level] of Object.entries({ sigmaMin, sigmaMax, sigmaStart: highest }))
+    assertNoiseLevel(level, name);
   const isReference = solver.grid === 'reference' && grid === undefined;
   const count = stepCount(solver, options, isReference ? config.numTrainTimesteps : undefined);
   const centred = sample === undefined && (start === undefined ? solver.centred : start === 'centered');
   let levels: Levels;
   if (isReference) {
+    if (options.rho !== undefined)
+      throw new ScoreSdeError(
+        'ERR_CONFIG',
+        `rho is of the grids 'karras' and 'polyexponential', got ${show(options.rho)}`,
+      );
     const timesteps = timestepTable(count!, samplingEps);
     const schedule = withSigmas({ timesteps }, count!, config, { sigmaMin, sigmaMax: highest });
     levels = levelsOfSchedule(schedule, { sigmaMin, sigmaMax: highest, centred, calls });
   } else {
     const lowest = sigmaMin < highest ? sigmaMin : undefined;
     const preferred = solver.name === 'er_sde' && options.solver === undefined && calls ? preset(calls).rho : undefined;
-    const rho = options.rho ?? (grid === undefined || grid === 'karras' ? preferred : undefined);
-    levels = levelsOfGrid(grid ?? 'karras', { count, sigmaMin: lowest, sigmaMax: highest, rho, centred, calls });
+    const { rho = grid === undefined || grid === 'karras' ? preferred : undefined } = options;
+    levels = levelsOfGrid(grid === undefined ? 'karras' : grid, {
+      count,
+      sigmaMin: lowest,
+      sigmaMax: highest,
+      rho,
+      centred,
+      calls,
+    });
   }
   return startStep === undefined ? levels : levelsFrom(levels, startStep);
 }
@@ -311,8 +323,7 @@ function stepCount(solver: Solver, options: StepsOptions, tabled: number | undef
   return tabled ?? solver.steps(20);
 }
 
-function noiseLevel(value: unknown, name: string): number {
+function assertNoiseLevel(value: unknown, name: string): void {
   if (typeof value !== 'number' || !(value > 0 && value < Infinity))
     throw new ScoreSdeError('ERR_RANGE', `${name} must be a finite number > 0, got ${show(value)}`);
-  return value;
 }

@@ -1,9 +1,17 @@
 import { inspect, isDeepStrictEqual, type InspectOptions } from 'node:util';
 import { resolveDevice } from '../devices';
 import { ScoreSdeError } from '../errors';
-import { assertOptions, extensionOf, show } from '../options';
+import { assertOptions, extensionOf, givenOptions, show } from '../options';
 import type { Tensor, TensorLike } from '../tensor/tensor';
-import { parseConfig, readConfig, resolveConfig, writeConfig, type SchedulerConfig, type StoredConfig } from './config';
+import {
+  configNames,
+  parseConfig,
+  readConfig,
+  resolveConfig,
+  writeConfig,
+  type SchedulerConfig,
+  type StoredConfig,
+} from './config';
 import { indicesOf, type PerSample } from '../tensor/arguments';
 import {
   adjacentSigma,
@@ -140,9 +148,8 @@ export class ScoreSdeVeScheduler {
     dir: string,
     options: { subfolder?: string } & Partial<SchedulerConfig> = {},
   ): Promise<S> {
-    assertOptions(options);
-    const { subfolder, ...overrides } = options;
-    return ScoreSdeVeScheduler.#of(this, await readConfig(dir, subfolder, overrides));
+    assertOptions(options, ['subfolder', ...configNames]);
+    return ScoreSdeVeScheduler.#of(this, await readConfig(dir, options.subfolder, givenOptions(options, configNames)));
   }
 
   /**
@@ -202,9 +209,9 @@ export class ScoreSdeVeScheduler {
    */
   setTimesteps(count: number, options: { samplingEps?: number; device?: string } = {}): void {
     assertOptions(options, ['samplingEps', 'device']);
-    const { samplingEps, device } = options;
+    const { samplingEps = this.config.samplingEps, device } = options;
     resolveDevice(device);
-    this.schedule = { ...this.schedule, timesteps: timestepTable(count, samplingEps ?? this.config.samplingEps) };
+    this.schedule = { ...this.schedule, timesteps: timestepTable(count, samplingEps) };
   }
 
   /**

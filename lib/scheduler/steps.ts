@@ -153,6 +153,14 @@ interface Update {
 
 const zero = [0];
 
+function assertStepOptions(options: StepOptions): void {
+  assertOptions(options, stepOptions);
+  const { returnDict, returnMean } = options;
+  for (const flag of [returnDict, returnMean])
+    if (flag !== undefined && typeof flag !== 'boolean')
+      throw new ScoreSdeError('ERR_CONFIG', `returnDict and returnMean must be booleans, got ${show(flag)}`);
+}
+
 /** Records in which the places that no Update has are as RowStep of native/core/params.hpp begins. */
 function newRecords(count: number): Float32Array {
   const records = new Float32Array(count * Row.size);
@@ -229,7 +237,7 @@ export function planStepPred(
   sample: TensorLike,
   options: StepOptions,
 ): Plan<{ prevSample: Tensor; prevSampleMean: Tensor | undefined }> {
-  assertOptions(options, stepOptions);
+  assertStepOptions(options);
   const x = operand(sample, 'sample');
   const m = operand(modelOutput, 'modelOutput');
   assertSameDims(m, x);
@@ -273,13 +281,13 @@ export function planStepCorrect(
   sample: TensorLike,
   options: StepOptions,
 ): Plan<{ prevSample: Tensor }> {
-  assertOptions(options, stepOptions);
+  assertStepOptions(options);
   const x = operand(sample, 'sample');
   const m = operand(modelOutput, 'modelOutput');
   assertSameDims(m, x);
   const { rows } = batchShape(x);
   if (rows === 0) throw new ScoreSdeError('ERR_SHAPE', 'sample must not be an empty batch: it has no norm to measure');
-  const stepSize = options.stepSize ?? 'batch';
+  const { stepSize = 'batch' } = options;
   if (typeof stepSize !== 'string' || !Object.hasOwn(StepSizeCode, stepSize))
     throw new ScoreSdeError('ERR_CONFIG', `stepSize must be 'batch', 'sample', 'dim' or 'ald', got ${show(stepSize)}`);
   const sigma = stepSize === 'ald' ? noiseLevels(options.sigma, rows) : zero;

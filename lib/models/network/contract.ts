@@ -1,6 +1,6 @@
 import { ScoreSdeError } from '../../errors';
 import { show } from '../../options';
-import type { ModelInput, ModelInputs, Parameterization } from '../model';
+import { assertInputs, type ModelInput, type ModelInputs, type Parameterization } from '../model';
 import { kindOptions, parameterizationOf, type NetworkKind } from './kind';
 import {
   assertFits,
@@ -42,7 +42,7 @@ function choose(
   usual: string,
   rules: ((port: Port) => boolean)[],
 ): Port {
-  const found = ports.find((port) => port.name === (named ?? usual));
+  const found = ports.find((port) => port.name === (named === undefined ? usual : named));
   if (found) return found;
   for (const rule of named === undefined ? rules : []) {
     const fitting = ports.filter(rule);
@@ -71,6 +71,7 @@ export class Contract {
     readonly outputs: readonly Port[],
     private readonly options: NetworkOptions,
   ) {
+    if (options.defaultInputs !== undefined) assertInputs(options.defaultInputs, 'defaultInputs');
     this.sample = choose(inputs, 'sample', options.sample, 'sample', [
       (p) => isFloat(p) && p.shape.length > 1 && !isPerSample(p),
       (p) => isFloat(p) && p.shape.length > 1,
@@ -145,7 +146,8 @@ export class Contract {
     const own = (inputs: ModelInputs | undefined, name: string): ModelInput | undefined =>
       inputs !== undefined && Object.hasOwn(inputs, name) ? inputs[name] : undefined;
     for (const port of this.further) {
-      const value = own(given, port.name) ?? own(this.options.defaultInputs, port.name);
+      let value = own(given, port.name);
+      if (value === undefined) value = own(this.options.defaultInputs, port.name);
       if (value === undefined)
         throw new ScoreSdeError(
           'ERR_MODEL',

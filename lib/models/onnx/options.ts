@@ -77,10 +77,12 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
   const { probeCache } = options;
   if (probeCache !== undefined && (typeof probeCache !== 'string' || probeCache === ''))
     throw new ScoreSdeError('ERR_CONFIG', `probeCache must be the path of a file, got ${show(probeCache)}`);
-  const intraOpThreads = threadsOf(options.intraOpThreads ?? getNumThreads(), 'intraOpThreads');
-  const interOpThreads = threadsOf(options.interOpThreads ?? 1, 'interOpThreads');
+  const { intraOpThreads = getNumThreads(), interOpThreads = 1 } = options;
+  assertThreads(intraOpThreads, 'intraOpThreads');
+  assertThreads(interOpThreads, 'interOpThreads');
   const sessionConfig = textsOf(options.sessionConfig, 'sessionConfig');
-  const device = resolveDevice(options.device ?? 'auto');
+  const { device: wanted = 'auto' } = options;
+  const device = resolveDevice(wanted);
   const provider = textsOf(options.providerOptions, 'providerOptions');
   if (!/^(0|false)$/i.test(provider.enable_cuda_graph ?? '0'))
     throw new ScoreSdeError(
@@ -124,11 +126,12 @@ function networkBytes(given: unknown): Uint8Array | undefined {
 const keepBytes = ['session.use_ort_model_bytes_directly', 'session.use_ort_model_bytes_for_initializers'];
 
 /** Settings as ONNX Runtime takes them: text by name. ERR_CONFIG. */
-function textsOf(settings: OnnxModelOptions['sessionConfig'], name: string): Record<string, string> {
+function textsOf(settings: OnnxModelOptions['sessionConfig'] = {}, name: string): Record<string, string> {
   const entries = Object.entries(settings ?? {});
   const isSetting = (value: unknown) => ['string', 'number', 'boolean'].includes(typeof value);
   if (
-    typeof (settings ?? {}) !== 'object' ||
+    settings === null ||
+    typeof settings !== 'object' ||
     Array.isArray(settings) ||
     !entries.every(([, value]) => isSetting(value))
   )
@@ -137,8 +140,7 @@ function textsOf(settings: OnnxModelOptions['sessionConfig'], name: string): Rec
   return Object.fromEntries(entries.map(([key, value]) => [key, text(value)]));
 }
 
-function threadsOf(count: unknown, name: string): number {
+function assertThreads(count: unknown, name: string): void {
   if (!Number.isInteger(count) || (count as number) < 1 || (count as number) > 1024)
     throw new ScoreSdeError('ERR_RANGE', `${name} must be an integer from 1 to 1024, got ${show(count)}`);
-  return count as number;
 }
