@@ -73,6 +73,7 @@ describe('lib', () => {
 
   /** A layer imports itself and the layers before it. */
   const layers = [
+    ['platform'],
     ['errors'],
     ['options', 'files', 'signals', 'clock'],
     ['native'],

@@ -21,8 +21,10 @@ import { toFloat16, type Port } from './network/port';
 
 /** The part of onnxruntime-node's InferenceSession that is used. 1.22 is the first version with the metadata. */
 export interface SessionLike {
-  readonly inputMetadata?: readonly object[];
-  readonly outputMetadata?: readonly object[];
+  /** The network's inputs. */
+  readonly inputMetadata?: readonly object[] | undefined;
+  /** The network's outputs. */
+  readonly outputMetadata?: readonly object[] | undefined;
   run(feeds: never, fetches: readonly string[]): Promise<Record<string, unknown>>;
   release?(): Promise<void>;
 }
@@ -43,6 +45,7 @@ export interface SessionModel extends ScoreModel {
   (sample: TensorLike, sigma: PerSample, inputs?: ModelInputs, context?: ModelContext): Promise<Tensor<'float32'>>;
   /** The network's inputs and outputs, from its metadata. */
   readonly inputs: readonly Port[];
+  /** The network's outputs, from its metadata. */
   readonly outputs: readonly Port[];
   /** The dims of one sample: sizes, and the names of free ones. */
   readonly sampleShape: readonly (number | string)[];
@@ -57,7 +60,7 @@ export interface SessionModel extends ScoreModel {
 }
 
 /** Whether a value is onnxruntime-node's metadata of an input or output. One that is no tensor has only a name. */
-function isMetadata(value: unknown): value is Port & { isTensor?: boolean } {
+function isMetadata(value: unknown): value is Port & { isTensor?: boolean | undefined } {
   if (value === null || typeof value !== 'object') return false;
   const { name, isTensor, type, shape } = value as Record<string, unknown>;
   if (typeof name !== 'string') return false;

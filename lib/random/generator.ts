@@ -19,16 +19,16 @@ export interface GeneratorOptions {
    * 'philox' (default): counter-based, the same bits on every machine, thread count and device.
    * 'torch': the stream of torch.Generator().manual_seed(seed) on the CPU, bit for bit in float32.
    */
-  engine?: GeneratorKind;
+  engine?: GeneratorKind | undefined;
 }
 
 export interface RandnOptions {
   /** Element type: 'float32', 'float16' or 'bfloat16'. Default: that of `out`, else 'float32'. */
-  type?: StateType;
+  type?: StateType | undefined;
   /** Where a new tensor is: 'cpu' (default), 'cuda' (cuda:0), 'cuda:N', or 'auto' (the first usable GPU, else the CPU). */
-  device?: string;
+  device?: string | undefined;
   /** A tensor with these dims, which is filled and returned in place of a new one. */
-  out?: TensorLike;
+  out?: TensorLike | undefined;
 }
 
 /** The options of a draw to a new tensor. */
@@ -63,6 +63,7 @@ export class Generator {
     this.stream = new streams[engine](seedOf(seed));
   }
 
+  /** The kind of generator. */
   get engine(): GeneratorKind {
     return this.stream.name;
   }

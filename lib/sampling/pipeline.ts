@@ -22,17 +22,19 @@ import { SamplingRun } from './run';
 import type { SamplingStep } from './sampling-step';
 
 export interface PipelineOptions {
+  /** Its config says what the noise levels are. */
   scheduler: ScoreSdeVeScheduler;
+  /** The score network. */
   model: ScoreModel;
   /** The dims of one sample, as [3, 32, 32]. */
   sampleShape: readonly number[];
   /** Where the samples lie: 'cpu', 'cuda', 'cuda:N', or 'auto' (default): a CUDA device where there is one and the model works on it. */
-  device?: string;
+  device?: string | undefined;
 }
 
 export interface RunOptions extends StepsOptions {
   /** Called after each step, and awaited. */
-  onStep?: (step: SamplingStep) => unknown;
+  onStep?: ((step: SamplingStep) => unknown) | undefined;
 }
 
 const runOptions = [...stepsOptions, 'onStep'];
@@ -45,9 +47,13 @@ type PipelineClass<P extends ScoreSdeVePipeline> = new (options: PipelineOptions
  * of them go on at once.
  */
 export class ScoreSdeVePipeline {
+  /** Its config says what the noise levels are. Runs do not change it. */
   readonly scheduler: ScoreSdeVeScheduler;
+  /** The score network. */
   readonly model: ScoreModel;
+  /** The dims of one sample, as [3, 32, 32]. */
   readonly sampleShape: readonly number[];
+  /** Where the samples lie: 'cpu' or 'cuda:N'. */
   readonly device: string;
   // Not #private fields: a Proxy can reach them.
   private readonly running = new Set<Promise<unknown>>();

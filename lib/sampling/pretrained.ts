@@ -27,13 +27,13 @@ export interface Pretrained {
 }
 
 interface UnetConfig {
-  readonly in_channels?: number;
-  readonly sample_size?: number | readonly [number, number];
-  readonly default_inputs?: ModelInputs;
-  readonly prediction_kind?: NetworkKind['prediction'];
-  readonly conditioning?: NetworkKind['conditioning'];
-  readonly preconditioning?: NetworkKind['preconditioning'];
-  readonly data_range?: NetworkKind['dataRange'];
+  readonly in_channels?: number | undefined;
+  readonly sample_size?: number | readonly [number, number] | undefined;
+  readonly default_inputs?: ModelInputs | undefined;
+  readonly prediction_kind?: NetworkKind['prediction'] | undefined;
+  readonly conditioning?: NetworkKind['conditioning'] | undefined;
+  readonly preconditioning?: NetworkKind['preconditioning'] | undefined;
+  readonly data_range?: NetworkKind['dataRange'] | undefined;
 }
 
 /** The folder that a name or path stands for: a bare name of a built-in model is that model. */

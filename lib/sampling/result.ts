@@ -1,5 +1,5 @@
-import { Buffer } from 'node:buffer';
 import { ScoreSdeError } from '../errors';
+import type { Bytes } from '../platform';
 import { pixelsOf } from '../image/pixels';
 import { toPng, type PngOptions } from '../image/png';
 import { assertOptions, show } from '../options';
@@ -51,7 +51,7 @@ export class SamplingResult {
    * @returns B H W C bytes
    * @throws ScoreSdeError ERR_SHAPE (samples that are not [C, H, W]), ERR_CONFIG (layout), ERR_DISPOSED, ERR_MEMORY
    */
-  async toUint8(options: { layout?: 'hwc' | 'chw' } = {}): Promise<Uint8Array> {
+  async toUint8(options: { layout?: 'hwc' | 'chw' | undefined } = {}): Promise<Uint8Array> {
     assertOptions(options, ['layout']);
     const { layout = 'hwc' } = options;
     if (layout !== 'hwc' && layout !== 'chw')
@@ -66,7 +66,7 @@ export class SamplingResult {
   }
 
   /** The images as one PNG: see {@link toPng}. */
-  toPng(options?: PngOptions): Promise<Buffer> {
+  toPng(options?: PngOptions): Promise<Bytes> {
     return toPng(this.images, options);
   }
 }

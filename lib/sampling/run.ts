@@ -80,7 +80,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
    * @throws ScoreSdeError ERR_STATE once the run has ended, ERR_ABORTED where it ends before it was saved, ERR_CONFIG (a
    *   solver or model inputs that a file cannot hold)
    */
-  async save(options: { stop?: boolean } = {}): Promise<Uint8Array> {
+  async save(options: { stop?: boolean | undefined } = {}): Promise<Uint8Array> {
     assertOptions(options, ['stop']);
     const { stop = false } = options;
     if (typeof stop !== 'boolean') throw new ScoreSdeError('ERR_CONFIG', `stop must be a boolean, got ${show(stop)}`);

@@ -33,9 +33,9 @@ export interface SchedulerConfig {
 export interface StoredConfig {
   readonly config: SchedulerConfig;
   /** @internal Other entries of the file: by key, the value as Python's JSON. */
-  readonly unknown?: ReadonlyMap<string, string>;
+  readonly unknown?: ReadonlyMap<string, string> | undefined;
   /** @internal Float fields that the file wrote as integers, and their digits: Python writes 1348 and 1348.0 differently. */
-  readonly integers?: ReadonlyMap<string, string>;
+  readonly integers?: ReadonlyMap<string, string> | undefined;
 }
 
 /** The defaults of diffusers' ScoreSdeVeScheduler. */

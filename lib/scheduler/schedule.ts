@@ -55,11 +55,11 @@ export function timestepTable(count: number, samplingEps: number): Float32Array 
 
 export interface SigmaOptions {
   /** Smallest noise level, finite, > 0. Default: the config's. */
-  sigmaMin?: number;
+  sigmaMin?: number | undefined;
   /** Largest noise level, finite, > 0. Default: the config's. */
-  sigmaMax?: number;
+  sigmaMax?: number | undefined;
   /** Last timestep, finite; used only where no timesteps are set. Default: the config's. */
-  samplingEps?: number;
+  samplingEps?: number | undefined;
 }
 
 /** The tables after set_sigmas: new noise levels, and new timesteps if there are none. ERR_RANGE, ERR_CONFIG. */

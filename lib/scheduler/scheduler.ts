@@ -25,12 +25,15 @@ import { planAddNoise, planStepCorrect, planStepPred, type NoiseOptions, type St
 
 /** The result of a predictor step: x_{i-1}, and its mean before noise is added. Both have the dims of `sample`. */
 export interface SdeVeOutput<Sample = Tensor, Mean = Tensor> {
+  /** x after the step, x_{i-1}. */
   prevSample: Sample;
+  /** Its mean, before noise was added. */
   prevSampleMean: Mean;
 }
 
 /** The result of a corrector step, with the dims of `sample`. */
 export interface SchedulerOutput<Sample = Tensor> {
+  /** x after the step. */
   prevSample: Sample;
 }
 
@@ -146,7 +149,7 @@ export class ScoreSdeVeScheduler {
   static async fromPretrained<S extends ScoreSdeVeScheduler = ScoreSdeVeScheduler>(
     this: SchedulerClass<S> | void,
     dir: string,
-    options: { subfolder?: string } & Partial<SchedulerConfig> = {},
+    options: { subfolder?: string | undefined } & Partial<SchedulerConfig> = {},
   ): Promise<S> {
     assertOptions(options, ['subfolder', ...configNames]);
     return ScoreSdeVeScheduler.#of(this, await readConfig(dir, options.subfolder, givenOptions(options, configNames)));
@@ -160,6 +163,7 @@ export class ScoreSdeVeScheduler {
     return writeConfig(dir, this.stored);
   }
 
+  /** Its parameters; frozen. */
   get config(): SchedulerConfig {
     return this.stored.config;
   }
@@ -207,7 +211,7 @@ export class ScoreSdeVeScheduler {
    *   1/(count - 1). device: only checked. The tables stay on the host, and a step passes its noise levels to the device.
    * @throws ScoreSdeError ERR_RANGE; ERR_CONFIG, ERR_CUDA_UNAVAILABLE (device)
    */
-  setTimesteps(count: number, options: { samplingEps?: number; device?: string } = {}): void {
+  setTimesteps(count: number, options: { samplingEps?: number | undefined; device?: string | undefined } = {}): void {
     assertOptions(options, ['samplingEps', 'device']);
     const { samplingEps = this.config.samplingEps, device } = options;
     resolveDevice(device);

@@ -45,6 +45,7 @@ export const solvers = {
 
 /** A solver by its name, as a table shows it. */
 export interface SolverEntry {
+  /** The name by which `solver` takes it. */
   readonly name: string;
   /** Network calls a step, in words. */
   readonly callsPerStep: string;

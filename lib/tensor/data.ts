@@ -61,7 +61,7 @@ export function arrayOver<T extends TensorType>(type: T, buffer: ArrayBuffer): D
 }
 
 /** Why a buffer cannot be used, or undefined. Node-API takes no SharedArrayBuffer; a resizable buffer may shrink during a call. */
-export function unfixed(buffer: ArrayBufferLike & { resizable?: boolean }): string | undefined {
+export function unfixed(buffer: ArrayBufferLike & { resizable?: boolean | undefined }): string | undefined {
   // Not `instanceof SharedArrayBuffer`: the buffer may be of another realm.
   const isShared =
     !(buffer instanceof ArrayBuffer) && Object.prototype.toString.call(buffer) === '[object SharedArrayBuffer]';

@@ -27,7 +27,7 @@ export function jsonOf({ type, dims, data }: Displayed): TensorJson {
 /** Elements that are shown of a tensor. */
 const most = 8;
 
-/** What console.log shows: class, type, dims, place and the first values. Only those are read. */
+/** @internal What console.log shows: class, type, dims, place and the first values. Only those are read. */
 export function inspected(tensor: Displayed, name: string, options: InspectOptions): string {
   const { type, dims, device, disposed } = tensor;
   const head = `${name}(${type} [${dims.join(', ')}]`;

@@ -15,17 +15,19 @@ export { sizeOfDims, type TensorData, type TensorType } from './data';
 
 /** What every tensor argument accepts: a Tensor, an ort.Tensor, or any object with `data` and `dims`. The data are used in place, not copied. */
 export interface TensorLike {
+  /** A typed array of the elements, dense and row-major. */
   readonly data: unknown;
+  /** The shape. Its product is the data's length. */
   readonly dims: readonly number[];
   /** The element type. Only bfloat16 needs it: a Uint16Array is float16 otherwise. */
-  readonly type?: string;
+  readonly type?: string | undefined;
 }
 
 export interface TensorOptions {
   /** Element type. Default 'float32'. */
-  type?: TensorType;
+  type?: TensorType | undefined;
   /** Where the memory is: 'cpu' (default), 'cuda' (cuda:0), 'cuda:N', or 'auto' (the first usable GPU, else the CPU). */
-  device?: string;
+  device?: string | undefined;
 }
 
 interface Parts<T extends TensorType> {
@@ -48,6 +50,7 @@ interface Parts<T extends TensorType> {
  */
 export class Tensor<T extends TensorType = TensorType> implements TensorLike {
   readonly type: T;
+  /** The shape, row-major; frozen. */
   readonly dims: readonly number[];
   /** Number of elements. */
   readonly size: number;
@@ -111,7 +114,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
    */
   static empty<T extends TensorType = 'float32'>(
     dims: readonly number[],
-    options: TensorOptions & { type?: T } = {},
+    options: TensorOptions & { type?: T | undefined } = {},
   ): Tensor<T> {
     assertOptions(options, ['type', 'device']);
     const { type = 'float32' as T } = options;
@@ -137,7 +140,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
    */
   static zeros<T extends TensorType = 'float32'>(
     dims: readonly number[],
-    options: TensorOptions & { type?: T } = {},
+    options: TensorOptions & { type?: T | undefined } = {},
   ): Tensor<T> {
     const tensor = Tensor.empty.call(this, dims, options) as Tensor<T>;
     const { memory } = tensor;

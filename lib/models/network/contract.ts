@@ -18,13 +18,13 @@ import {
 /** The roles of a network's inputs and outputs, where their names do not tell. */
 export interface NetworkOptions extends NetworkKind {
   /** The input for the states. Default: 'sample', else the only one whose type and rank fit. */
-  sample?: string;
+  sample?: string | undefined;
   /** The input for sigma. Default: 'timestep', else the only one whose type and shape fit. */
-  timestep?: string;
+  timestep?: string | undefined;
   /** The output with the score. Default: 'out_sample', else the only output. */
-  output?: string;
+  output?: string | undefined;
   /** Values of further inputs, by name, for runs that do not give them. */
-  defaultInputs?: ModelInputs;
+  defaultInputs?: ModelInputs | undefined;
 }
 
 export const networkOptions = ['sample', 'timestep', 'output', 'defaultInputs', ...kindOptions] as const;

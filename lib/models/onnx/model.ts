@@ -58,7 +58,7 @@ const portOf = ({ name, type, shape }: NetworkPort): Port => ({
 /** Options of one run of a network. */
 export interface RunContext extends Omit<ModelContext, 'out'> {
   /** Where the score goes: the dims of `sample`, float32, float16 or bfloat16. Default: a new float32 tensor. */
-  readonly out?: TensorLike;
+  readonly out?: TensorLike | undefined;
 }
 
 /** A base class whose instances are functions, with the methods of functions. */
@@ -80,6 +80,7 @@ export interface OnnxModel extends ScoreModel {
 export class OnnxModel extends Callable {
   /** The network's inputs and outputs, from its metadata. */
   readonly inputs: readonly Port[];
+  /** The network's outputs, from its metadata. */
   readonly outputs: readonly Port[];
   /** The dims of one sample: sizes, and the names of free ones. */
   readonly sampleShape: readonly (number | string)[];
@@ -92,9 +93,9 @@ export class OnnxModel extends Callable {
   /** ONNX Runtime's library and its version. */
   readonly library: { readonly path: string; readonly version: string };
   /** The values of the data that the network was trained on, as the option dataRange says. */
-  declare readonly dataRange?: readonly [low: number, high: number];
+  declare readonly dataRange?: readonly [low: number, high: number] | undefined;
   /** @internal The network as it is, where it gives no score that takes sigma. */
-  declare readonly [behind]?: Behind;
+  declare readonly [behind]?: Behind | undefined;
   readonly #contract: Contract;
   readonly #loaded: LoadedNetwork;
   readonly #label: (sigma: number) => number;

@@ -10,13 +10,13 @@ const graphOptimizations = { disabled: 0, basic: 1, extended: 2, all: 99 } as co
 
 export interface OnnxModelOptions extends NetworkOptions {
   /** The device to run on: 'cpu', 'cuda' (cuda:0), 'cuda:N', or 'auto' (default): the first usable GPU, else the CPU. */
-  device?: string;
+  device?: string | undefined;
   /** Threads of one operator, or of calls at once: an integer from 1 to 1024. Default getNumThreads(). */
-  intraOpThreads?: number;
+  intraOpThreads?: number | undefined;
   /** Operators at once: an integer from 1 to 1024. Default 1. */
-  interOpThreads?: number;
+  interOpThreads?: number | undefined;
   /** The graph rewrites that ONNX Runtime may make. Default 'all'. */
-  graphOptimization?: keyof typeof graphOptimizations;
+  graphOptimization?: keyof typeof graphOptimizations | undefined;
   /**
    * Whether a sample's score must have the same bits alone and in any batch.
    * true: each call of the network gets one sample.
@@ -25,20 +25,20 @@ export interface OnnxModelOptions extends NetworkOptions {
    * false: each call gets the whole batch.
    * The model's `exact` tells what was chosen, and why.
    */
-  exact?: 'auto' | boolean;
+  exact?: 'auto' | boolean | undefined;
   /** The dims of one sample, for the probe: positive sizes. Needed where the network leaves some free. */
-  sampleShape?: readonly number[];
+  sampleShape?: readonly number[] | undefined;
   /**
    * The path of ONNX Runtime's shared library. Default: SCORE_SDE_ONNXRUNTIME from the environment, else that of
    * onnxruntime-node. If onnxruntime-node is loaded later, the system may give it this library, which has the same name.
    */
-  libraryPath?: string;
+  libraryPath?: string | undefined;
   /** ONNX Runtime's session configuration entries, such as { 'session.intra_op.allow_spinning': 0 }. A boolean is 0 or 1. */
-  sessionConfig?: Readonly<Record<string, string | number | boolean>>;
+  sessionConfig?: Readonly<Record<string, string | number | boolean>> | undefined;
   /** A JSON file that keeps what the probe of `exact` found, so that later processes need not probe. It is made where it is missing. */
-  probeCache?: string;
+  probeCache?: string | undefined;
   /** Options of the CUDA execution provider, as ONNX Runtime documents them. */
-  providerOptions?: Readonly<Record<string, string | number | boolean>>;
+  providerOptions?: Readonly<Record<string, string | number | boolean>> | undefined;
 }
 
 export const loadOptions = [
