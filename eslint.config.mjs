@@ -1,4 +1,13 @@
+import { runInNewContext } from 'node:vm';
 import tseslint from 'typescript-eslint';
+
+/** What Node.js adds to the globals of JavaScript. Another environment (jsdom) has others, and fake timers replace them. */
+const ofNode = () => {
+  const ofLanguage = runInNewContext('Object.getOwnPropertyNames(globalThis)');
+  // These have no module to be imported from. `process` is there in every environment that this package can run in.
+  const allowed = ['process', 'AbortController', 'AbortSignal'];
+  return Object.getOwnPropertyNames(globalThis).filter((name) => ![...ofLanguage, ...allowed].includes(name));
+};
 
 export default tseslint.config(
   { ignores: ['build/', 'coverage/', 'dist/', 'models/', 'prebuilds/'] },
@@ -13,6 +22,41 @@ export default tseslint.config(
       '@typescript-eslint/no-non-null-assertion': 'off',
       '@typescript-eslint/require-await': 'off',
       '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_' }],
+    },
+  },
+  {
+    // The package runs in others' processes and tests; its command line has a process of its own.
+    files: ['lib/**/*.ts'],
+    ignores: ['lib/cli/**'],
+    rules: {
+      'no-restricted-globals': [
+        'error',
+        ...ofNode().map((name) => ({ name, message: 'Import it from a module of Node.js (timers: lib/clock.ts).' })),
+      ],
+      'no-restricted-syntax': [
+        'error',
+        {
+          selector: "LogicalExpression[operator='??'] > MemberExpression.left[object.name='options']",
+          message: 'null is no option that was not given: take `const { name = value } = options` (lib/options.ts).',
+        },
+      ],
+    },
+  },
+  {
+    files: ['lib/**/*.ts'],
+    ignores: ['lib/cli/**', 'lib/clock.ts'],
+    rules: {
+      'no-restricted-imports': [
+        'error',
+        {
+          patterns: [
+            {
+              regex: '^(node:)?(timers|perf_hooks)',
+              message: 'Fake timers replace the functions of these modules, too: lib/clock.ts has kept the real ones.',
+            },
+          ],
+        },
+      ],
     },
   },
   { files: ['**/*.js'], rules: { '@typescript-eslint/no-require-imports': 'off' } },

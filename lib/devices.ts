@@ -6,14 +6,16 @@ import { native } from './native/addon';
 export interface DeviceInfo {
   /** 'cpu', 'cuda:0', ... */
   device: string;
+  /** The processor's or the GPU's name. */
   name: string;
+  /** Whether this package can compute on it. */
   available: boolean;
   /** Why it cannot be used, where `available` is false. */
-  reason?: string;
+  reason?: string | undefined;
   /** CPU: the instruction set in use. CUDA: the compute capability. */
-  architecture?: string;
+  architecture?: string | undefined;
   /** Bytes of memory. CUDA only. */
-  memory?: number;
+  memory?: number | undefined;
 }
 
 /** The oldest compute capability that the CUDA kernels are compiled for. */

@@ -1,3 +1,5 @@
+import type { Signal } from './platform';
+
 /** The stable codes of {@link ScoreSdeError}. */
 export type ErrorCode =
   | 'ERR_SHAPE'
@@ -19,6 +21,7 @@ export type ErrorCode =
 
 /** The class of this package's errors. `code` is stable; `message` is one sentence: which argument, what was expected, what was given. */
 export class ScoreSdeError extends Error {
+  /** What kind of error it is; stable. */
   readonly code: ErrorCode;
 
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
@@ -30,7 +33,7 @@ export class ScoreSdeError extends Error {
 
 /** The error of an aborted call. Its name is 'AbortError', as of the platform's own errors; `cause` is the signal's reason. */
 export class AbortError extends ScoreSdeError {
-  constructor(signal: AbortSignal) {
+  constructor(signal: Signal) {
     super('ERR_ABORTED', 'the operation was aborted', { cause: signal.reason });
     this.name = 'AbortError';
   }

@@ -1,7 +1,9 @@
+import { Buffer } from 'node:buffer';
 import { randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { access, constants, mkdir, open, readFile, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { TextDecoder } from 'node:util';
 import { reasonOf, ScoreSdeError } from './errors';
 
 /** The text of a UTF-8 file, or undefined where there is no such file. ERR_CONFIG (more than `limit` bytes, no UTF-8), ERR_IO. */
@@ -11,6 +13,7 @@ export async function readTextIfFile(file: string, limit: number): Promise<strin
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ERR_ENCODING_INVALID_ENCODED_DATA') throw cause;
     throw new ScoreSdeError('ERR_CONFIG', `${file}: not valid UTF-8`, { cause });
   }
 }

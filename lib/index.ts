@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 export { devices, getNumThreads, setNumThreads, type DeviceInfo } from './devices';
 export { AbortError, ScoreSdeError, type ErrorCode } from './errors';
 export { toPng, type PngOptions } from './image/png';
@@ -17,6 +18,7 @@ export type { GeneratorKind, PhiloxState } from './random/kind';
 /** The name that {@link GeneratorKind} had before. */
 export type { GeneratorKind as EngineName } from './random/kind';
 export { Generator, manualSeed, type GeneratorOptions, type RandnOptions } from './random/generator';
+export type { Bytes, Signal, SignalLike } from './platform';
 export type { SchedulerConfig } from './scheduler/config';
 export type { PerSample } from './tensor/arguments';
 export type { SigmaOptions } from './scheduler/schedule';

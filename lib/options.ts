@@ -1,4 +1,5 @@
 import { ScoreSdeError } from './errors';
+import type { Signal } from './platform';
 
 /** Whether a value is an object literal (no array, no class instance), also of another realm. */
 export function isPlainObject(value: unknown): value is object {
@@ -7,21 +8,61 @@ export function isPlainObject(value: unknown): value is object {
   return proto === null || Object.getPrototypeOf(proto) === null;
 }
 
-/**
- * ERR_CONFIG unless `options` is an object literal, with only `known` keys where they are given. A Generator or a string in
- * its place would otherwise be ignored silently.
- */
-export function assertOptions(options: unknown, known?: readonly string[]): void {
-  if (!isPlainObject(options))
-    throw new ScoreSdeError('ERR_CONFIG', `options must be an object of named values, got ${show(options)}`);
-  if (known === undefined) return;
+// Options are the properties of an object: of a literal, of an instance of a class (a validated DTO), or inherited from
+// another object (Object.create(defaults)). An option that is undefined is not given. null is a value, which every option
+// refuses as it does other wrong ones: `??` would pass it over (a lint rule).
+
+/** Whether a value can hold options. A Tensor, an array or a string in their place would otherwise be ignored silently. */
+export function holdsOptions(value: unknown, known: readonly string[]): value is object {
+  if (isPlainObject(value)) return true;
+  if (Object.prototype.toString.call(value) !== '[object Object]') return false;
+  return isOfNoClass(value as object) || known.some((key) => key in (value as object));
+}
+
+/** Whether an object inherits from object literals alone. */
+function isOfNoClass(value: object): boolean {
+  let proto = Object.getPrototypeOf(value) as object | null;
+  while (proto !== null && !Object.hasOwn(proto, 'constructor')) proto = Object.getPrototypeOf(proto) as object | null;
+  return proto === null || Object.getPrototypeOf(proto) === null;
+}
+
+/** A key that is given and not known; undefined where there is none. */
+export function unknownOption(options: object, known: readonly string[]): string | undefined {
   for (const key in options)
-    if (!known.includes(key) && Object.hasOwn(options, key) && options[key as keyof object] !== undefined)
-      throw new ScoreSdeError('ERR_CONFIG', `unknown option ${show(key)}; expected ${known.join(', ')}`);
+    if (!known.includes(key) && options[key as never] !== undefined)
+      // What a library has added to all objects is no option.
+      if (Object.hasOwn(options, key) || !(key in Object.prototype)) return key;
+  return undefined;
+}
+
+/** The known options that are given, as an object's own properties. */
+export function givenOptions<T extends object>(options: T, known: readonly string[]): Partial<T> {
+  const entries = known.map((key) => [key, (options as Record<string, unknown>)[key]] as const);
+  return Object.fromEntries(entries.filter(([, value]) => value !== undefined)) as Partial<T>;
+}
+
+/** ERR_CONFIG unless `options` can hold options, and has only `known` ones. */
+export function assertOptions(options: unknown, known: readonly string[]): void {
+  if (!holdsOptions(options, known))
+    throw new ScoreSdeError('ERR_CONFIG', `options must be an object of named values, got ${show(options)}`);
+  const unknown = unknownOption(options, known);
+  if (unknown !== undefined)
+    throw new ScoreSdeError(
+      'ERR_CONFIG',
+      isPlainObject(options)
+        ? `unknown option ${show(unknown)}; expected ${known.join(', ')}`
+        : `options must hold ${known.join(', ')} and no ${show(unknown)}, got ${show(options)}`,
+    );
+}
+
+/** What a static method was called on where that is a class which extends `Class`, else `Class`. */
+export function extensionOf<T extends { prototype: object }>(receiver: unknown, Class: T): T {
+  const isExtension = typeof receiver === 'function' && receiver.prototype instanceof (Class as never);
+  return isExtension ? (receiver as unknown as T) : Class;
 }
 
 /** ERR_CONFIG unless `signal` is an AbortSignal, or left out. */
-export function assertSignal(signal: AbortSignal | undefined): void {
+export function assertSignal(signal: Signal | undefined): void {
   if (signal !== undefined && (typeof signal?.aborted !== 'boolean' || typeof signal.addEventListener !== 'function'))
     throw new ScoreSdeError('ERR_CONFIG', `signal must be an AbortSignal, got ${show(signal)}`);
 }

@@ -73,8 +73,9 @@ describe('lib', () => {
 
   /** A layer imports itself and the layers before it. */
   const layers = [
+    ['platform'],
     ['errors'],
-    ['options', 'files', 'signals'],
+    ['options', 'files', 'signals', 'clock'],
     ['native'],
     ['devices'],
     ['tensor'],

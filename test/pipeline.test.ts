@@ -617,7 +617,7 @@ describe.each(devices)('on %s', (device) => {
   describe('a run', () => {
     test('tells what it made', async () => {
       const result = await pipelineOf().run({ batchSize: 2, seed: 3 });
-      const { images, seconds, ...rest } = result;
+      const { images, samples: _, seconds, ...rest } = result;
       expect(rest).toEqual({ calls: 12, steps: 6, seed: 3n, device });
       expect({ type: images.type, dims: images.dims }).toEqual({ type: 'float32', dims: [2, ...shape] });
       expect((await elementsOf(images)).every((v) => v >= 0 && v <= 1)).toBe(true);

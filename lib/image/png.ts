@@ -1,6 +1,8 @@
+import { Buffer } from 'node:buffer';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { reasonOf, ScoreSdeError } from '../errors';
+import type { Bytes } from '../platform';
 import { assertOptions, show } from '../options';
 import { operand } from '../tensor/operand';
 import type { TensorLike } from '../tensor/tensor';
@@ -8,7 +10,7 @@ import { pixelsOf } from './pixels';
 
 export interface PngOptions {
   /** Images in a row: an integer from 1 to 65535. Default: the square root of the number of images, rounded up. */
-  columns?: number;
+  columns?: number | undefined;
 }
 
 /** PNG's colour types by number of channels. */
@@ -26,7 +28,7 @@ const maxPixels = 2 ** 28;
  * @param images [B, C, H, W], with C of 1 (grey), 3 (RGB) or 4 (RGBA)
  * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_DISPOSED, ERR_CONFIG, ERR_RANGE (columns, or more than 2^28 pixels), ERR_MEMORY, ERR_IO, ERR_CUDA
  */
-export async function toPng(images: TensorLike, options: PngOptions = {}): Promise<Buffer> {
+export async function toPng(images: TensorLike, options: PngOptions = {}): Promise<Bytes> {
   assertOptions(options, ['columns']);
   const { columns } = options;
   const { memory, dims } = operand(images, 'images');
@@ -37,7 +39,7 @@ export async function toPng(images: TensorLike, options: PngOptions = {}): Promi
       'ERR_SHAPE',
       `images must have dims [batch, 1, 3 or 4 channels, height, width], none of them 0, got [${dims.join(', ')}]`,
     );
-  const across = columns ?? Math.ceil(Math.sqrt(count));
+  const across = columns === undefined ? Math.ceil(Math.sqrt(count)) : columns;
   if (!Number.isInteger(across) || across < 1 || across > 65535)
     throw new ScoreSdeError('ERR_RANGE', `columns must be an integer from 1 to 65535, got ${show(columns)}`);
   const size = { width: across * width, height: Math.ceil(count / across) * height };
@@ -60,16 +62,16 @@ interface Picture {
 
 interface Reply {
   id: number;
-  file?: Uint8Array;
-  error?: Error;
+  file?: Uint8Array<ArrayBuffer> | undefined;
+  error?: Error | undefined;
 }
 
 /** Compression takes milliseconds to seconds, so a thread does it. The first picture starts the thread; idle, it keeps no process alive. */
 let worker: Worker | undefined;
-const waiting = new Map<number, { resolve: (file: Buffer) => void; reject: (error: Error) => void }>();
+const waiting = new Map<number, { resolve: (file: Bytes) => void; reject: (error: Error) => void }>();
 let pictures = 0;
 
-function encode(picture: Picture): Promise<Buffer> {
+function encode(picture: Picture): Promise<Bytes> {
   const at = (worker ??= start());
   const id = pictures++;
   return new Promise((resolve, reject) => {

@@ -1,4 +1,5 @@
 import { AbortError, ScoreSdeError } from '../errors';
+import type { Signal } from '../platform';
 import { assertSignal, show } from '../options';
 import type { PerSample } from '../tensor/arguments';
 import type { Tensor, TensorLike } from '../tensor/tensor';
@@ -9,9 +10,9 @@ export interface ModelContext {
    * Memory for the score, [B, ...] float32, which the run reuses at each call. A model that writes its score there returns this
    * tensor. A model that calls other models may pass it to one of their calls.
    */
-  readonly out?: Tensor<'float32'>;
+  readonly out?: Tensor<'float32'> | undefined;
   /** Aborts the run. A model may stop its work then. */
-  readonly signal?: AbortSignal;
+  readonly signal?: Signal | undefined;
 }
 
 /** A further input of a network: a number for all samples, one for each, or a tensor. */
@@ -104,13 +105,13 @@ export interface ScoreModel {
    * there and expects the score there; `sigma` stays on the CPU. The model must order its work after the present work of the
    * tensors' stream, and that stream's later work after its own (see streamOf, waitForStream, signalStream).
    */
-  readonly devices?: readonly string[];
+  readonly devices?: readonly string[] | undefined;
   /** The values of the data that the model was trained on; [0, 1] unless it says so. A run's images map them to [0, 1]. */
-  readonly dataRange?: readonly [low: number, high: number];
+  readonly dataRange?: readonly [low: number, high: number] | undefined;
   /** Frees what the model holds. */
   dispose?(): Promise<void>;
   /** @internal */
-  readonly [behind]?: Behind;
+  readonly [behind]?: Behind | undefined;
   /** @internal */
   [handOver]?(sample: Tensor<'float32'>, sigma: Tensor<'float32'>, inputs: ModelInputs, context: ModelContext): Handed;
 }

@@ -2,9 +2,9 @@ import { reasonOf, ScoreSdeError } from '../errors';
 import { assertOptions, show } from '../options';
 import { bufferOf, placeOf } from '../native/memory';
 import { inOrder } from '../native/order';
-import { numbersOf, widened, type PerSample } from '../tensor/arguments';
+import { numbersOf, type PerSample } from '../tensor/arguments';
 import { operand, stateTypeOf } from '../tensor/operand';
-import { typedData, type TensorData } from '../tensor/data';
+import { typedData, widened, type TensorData } from '../tensor/data';
 import { Tensor, type TensorLike } from '../tensor/tensor';
 import { Contract, networkOptions, type NetworkOptions } from './network/contract';
 import { scoreOf } from './network/score';
@@ -21,8 +21,10 @@ import { toFloat16, type Port } from './network/port';
 
 /** The part of onnxruntime-node's InferenceSession that is used. 1.22 is the first version with the metadata. */
 export interface SessionLike {
-  readonly inputMetadata?: readonly object[];
-  readonly outputMetadata?: readonly object[];
+  /** The network's inputs. */
+  readonly inputMetadata?: readonly object[] | undefined;
+  /** The network's outputs. */
+  readonly outputMetadata?: readonly object[] | undefined;
   run(feeds: never, fetches: readonly string[]): Promise<Record<string, unknown>>;
   release?(): Promise<void>;
 }
@@ -43,6 +45,7 @@ export interface SessionModel extends ScoreModel {
   (sample: TensorLike, sigma: PerSample, inputs?: ModelInputs, context?: ModelContext): Promise<Tensor<'float32'>>;
   /** The network's inputs and outputs, from its metadata. */
   readonly inputs: readonly Port[];
+  /** The network's outputs, from its metadata. */
   readonly outputs: readonly Port[];
   /** The dims of one sample: sizes, and the names of free ones. */
   readonly sampleShape: readonly (number | string)[];
@@ -57,7 +60,7 @@ export interface SessionModel extends ScoreModel {
 }
 
 /** Whether a value is onnxruntime-node's metadata of an input or output. One that is no tensor has only a name. */
-function isMetadata(value: unknown): value is Port & { isTensor?: boolean } {
+function isMetadata(value: unknown): value is Port & { isTensor?: boolean | undefined } {
   if (value === null || typeof value !== 'object') return false;
   const { name, isTensor, type, shape } = value as Record<string, unknown>;
   if (typeof name !== 'string') return false;
@@ -125,21 +128,20 @@ export function fromInferenceSession(session: SessionLike, options: SessionModel
     const further = prepare(dims, given);
     const levels = numbersOf(sigma, dims[0]!, 'sigma');
     const feedOfSigma = contract.feedSigma(levels, { ...rules, size: dims[0]! });
-    const start = () => {
+    const start = async () => {
       const type = stateTypeOf(x.type);
       const values = widened(x.memory as TensorData, type) as Float32Array;
       const bits = () => (type === 'float16' ? (x.memory as Uint16Array) : toFloat16(values));
       const data = sample.type === 'float16' ? bits() : values;
       const feedOfSample = { type: sample.type, data, dims: Array.from(dims), location: 'cpu' };
       const feeds = { ...further, [sample.name]: feedOfSample, [timestep.name]: feedOfSigma };
-      return session.run(feeds as never, [output.name]);
+      try {
+        return await session.run(feeds as never, [output.name]);
+      } catch (cause) {
+        throw new ScoreSdeError('ERR_MODEL', `the model failed: ${reasonOf(cause)}`, { cause });
+      }
     };
-    let outputs: Record<string, unknown>;
-    try {
-      outputs = await inOrder({ reads: [bufferOf(x.memory)], writes: [] }, async () => start());
-    } catch (cause) {
-      throw new ScoreSdeError('ERR_MODEL', `the model failed: ${reasonOf(cause)}`, { cause });
-    }
+    const outputs = await inOrder({ reads: [bufferOf(x.memory)], writes: [] }, start);
     try {
       return asFloat32(outputs[output.name] as TensorLike);
     } catch (cause) {

@@ -7,7 +7,7 @@ export type StateMemory = Float32Array | Uint16Array;
 export const NoiseKind = { given: 0, philox: 1, torch: 2, none: 3 } as const;
 
 /** Memory of a CUDA device, opaque here: see DeviceMemory in ./memory. */
-export type DeviceHandle = object & { readonly brand?: 'device memory' };
+export type DeviceHandle = object & { readonly brand?: 'device memory' | undefined };
 /** Whatever has a handle stands for its memory. */
 type OnDevice = { readonly handle: DeviceHandle };
 

@@ -27,7 +27,7 @@ function load(): Native {
 
 /** The addon's errors carry a code; they become errors of this package (and of this realm). */
 function translate(error: unknown): unknown {
-  const { code, message } = error as { code?: ErrorCode; message: string };
+  const { code, message } = error as { code?: ErrorCode | undefined; message: string };
   return code === undefined ? error : new ScoreSdeError(code, message);
 }
 

@@ -22,11 +22,11 @@ export interface Call<Result> {
 
 export interface KernelCallOptions {
   /** What the public method is called, for messages; the kernel's name unless given. */
-  method?: string;
+  method?: string | undefined;
   /** What must be done first, such as a draw on the host for work on a device. */
-  before?: Call<unknown>;
+  before?: Call<unknown> | undefined;
   /** What can be done once the call is enqueued, or has failed. */
-  after?: () => void;
+  after?: (() => void) | undefined;
 }
 
 const noOptions: KernelCallOptions = {};

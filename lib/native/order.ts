@@ -18,7 +18,7 @@ interface Work {
 
 interface Pending {
   readers: Set<Work>;
-  writer?: Work;
+  writer?: Work | undefined;
 }
 
 const pending = new WeakMap<object, Pending>();

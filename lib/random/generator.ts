@@ -19,16 +19,16 @@ export interface GeneratorOptions {
    * 'philox' (default): counter-based, the same bits on every machine, thread count and device.
    * 'torch': the stream of torch.Generator().manual_seed(seed) on the CPU, bit for bit in float32.
    */
-  engine?: GeneratorKind;
+  engine?: GeneratorKind | undefined;
 }
 
 export interface RandnOptions {
   /** Element type: 'float32', 'float16' or 'bfloat16'. Default: that of `out`, else 'float32'. */
-  type?: StateType;
+  type?: StateType | undefined;
   /** Where a new tensor is: 'cpu' (default), 'cuda' (cuda:0), 'cuda:N', or 'auto' (the first usable GPU, else the CPU). */
-  device?: string;
+  device?: string | undefined;
   /** A tensor with these dims, which is filled and returned in place of a new one. */
-  out?: TensorLike;
+  out?: TensorLike | undefined;
 }
 
 /** The options of a draw to a new tensor. */
@@ -48,7 +48,8 @@ const streams = { philox: PhiloxStream, torch: TorchStream };
  * counters of a philox stream, or the words that torch.randn uses of a torch stream.
  */
 export class Generator {
-  readonly #stream: PhiloxStream | TorchStream;
+  // Not a #private field: deepStrictEqual, structuredClone and console.log see what it holds, and a Proxy can reach it.
+  private readonly stream: PhiloxStream | TorchStream;
 
   /**
    * @param seed An integer, -2^63 <= seed < 2^64. Default: torch's default seed, 67280421310721
@@ -59,16 +60,17 @@ export class Generator {
     const { engine = 'philox' } = options;
     if (!Object.hasOwn(streams, engine))
       throw new ScoreSdeError('ERR_CONFIG', `engine must be 'philox' or 'torch', got ${show(engine)}`);
-    this.#stream = new streams[engine](seedOf(seed));
+    this.stream = new streams[engine](seedOf(seed));
   }
 
+  /** The kind of generator. */
   get engine(): GeneratorKind {
-    return this.#stream.name;
+    return this.stream.name;
   }
 
   /** The seed as an unsigned 64-bit integer, as torch's initial_seed(). */
   get initialSeed(): bigint {
-    return this.#stream.seed;
+    return this.stream.seed;
   }
 
   /**
@@ -78,8 +80,8 @@ export class Generator {
    */
   manualSeed(seed: number | bigint): this {
     const checked = seedOf(seed);
-    this.#assertIdle('manualSeed');
-    this.#stream.reseed(checked);
+    this.assertIdle('manualSeed');
+    this.stream.reseed(checked);
     return this;
   }
 
@@ -92,7 +94,7 @@ export class Generator {
   randn<T extends StateType>(dims: readonly number[], options: NewRandn<T>): Tensor<T>;
   randn(dims: readonly number[], options: RandnOptions): Tensor;
   randn(dims: readonly number[], options: RandnOptions = {}): Tensor {
-    const { tensor, call } = this.#prepare(dims, options);
+    const { tensor, call } = this.prepare(dims, options);
     call.run();
     return tensor;
   }
@@ -102,7 +104,7 @@ export class Generator {
   randnAsync<T extends StateType>(dims: readonly number[], options: NewRandn<T>): Promise<Tensor<T>>;
   randnAsync(dims: readonly number[], options: RandnOptions): Promise<Tensor>;
   async randnAsync(dims: readonly number[], options: RandnOptions = {}): Promise<Tensor> {
-    const { tensor, call } = this.#prepare(dims, options);
+    const { tensor, call } = this.prepare(dims, options);
     await call.runAsync();
     return tensor;
   }
@@ -112,8 +114,8 @@ export class Generator {
    * @throws ScoreSdeError ERR_BUSY (an asynchronous draw of a torch stream is under way)
    */
   getState(): PhiloxState | Uint8Array {
-    this.#assertIdle('getState');
-    return this.#stream.getState();
+    this.assertIdle('getState');
+    return this.stream.getState();
   }
 
   /**
@@ -121,8 +123,8 @@ export class Generator {
    * @throws ScoreSdeError ERR_STATE (no such state), ERR_BUSY (an asynchronous draw of a torch stream is under way)
    */
   setState(state: PhiloxState | Uint8Array): this {
-    this.#assertIdle('setState');
-    this.#stream.setState(state);
+    this.assertIdle('setState');
+    this.stream.setState(state);
     return this;
   }
 
@@ -138,22 +140,22 @@ export class Generator {
   /** @internal The next draw of rows x cols normals, from one generator for the batch or one a row. Philox streams advance at once. */
   static reserve(generators: readonly Generator[], rows: number, cols: number, type: Dtype): Noise {
     if (generators[0]!.engine === 'torch')
-      return [NoiseKind.torch, generators.map((g) => (g.#stream as TorchStream).state), type];
+      return [NoiseKind.torch, generators.map((g) => (g.stream as TorchStream).state), type];
     const each = generators.length === 1 ? rows * cols : cols;
-    const pairs = generators.map((g) => (g.#stream as PhiloxStream).reserve(each));
+    const pairs = generators.map((g) => (g.stream as PhiloxStream).reserve(each));
     return [NoiseKind.philox, pairs.length === 1 ? pairs[0]! : BigUint64Array.from(pairs.flat()), type];
   }
 
   /** @internal The buffers that a draw from these generators changes: the states of torch streams. */
   static memory(generators: readonly Generator[]): object[] {
-    return generators.flatMap((g) => (g.#stream instanceof TorchStream ? [g.#stream.state.buffer] : []));
+    return generators.flatMap((g) => (g.stream instanceof TorchStream ? [g.stream.state.buffer] : []));
   }
 
-  #assertIdle(method: string): void {
-    if (this.#stream instanceof TorchStream) assertIdle({ reads: [], writes: Generator.memory([this]) }, method);
+  private assertIdle(method: string): void {
+    if (this.stream instanceof TorchStream) assertIdle({ reads: [], writes: Generator.memory([this]) }, method);
   }
 
-  #prepare(dims: readonly number[], options: RandnOptions) {
+  private prepare(dims: readonly number[], options: RandnOptions) {
     assertOptions(options, randnOptions);
     const { type, device, out } = options;
     sizeOfDims(dims, 'dims');
@@ -230,7 +232,7 @@ export function manualSeed(seed: number | bigint, options?: GeneratorOptions): G
 
 /** A generator option, checked: one generator for the batch, or one a row, all of one kind. ERR_SHAPE, ERR_CONFIG. */
 export function generatorsOf(value: unknown, rows: number): readonly Generator[] {
-  if (value === undefined || value === null) return [defaultGenerator()];
+  if (value === undefined) return [defaultGenerator()];
   const list: readonly unknown[] = Array.isArray(value) ? value : [value];
   for (const generator of list)
     if (!(generator instanceof Generator))

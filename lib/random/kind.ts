@@ -5,6 +5,7 @@ export type GeneratorKind = 'philox' | 'torch';
 
 /** A position in a philox stream. */
 export interface PhiloxState {
+  /** The kind of generator. */
   engine: 'philox';
   /** Philox's key, 0 <= seed < 2^64. */
   seed: bigint;

@@ -1,4 +1,5 @@
 import { ScoreSdeError } from '../errors';
+import type { Signal } from '../platform';
 import type { ModelInputs, ScoreModel } from '../models/model';
 import { Row, RowNormals } from '../native/abi';
 import { assertGoesOn } from '../signals';
@@ -28,7 +29,7 @@ export interface BatchOptions {
   /** Where the states lie: 'cpu' or 'cuda:N'. */
   readonly device: string;
   /** Ends the batch: what it waits for of the model is given up. */
-  readonly signal?: AbortSignal;
+  readonly signal?: Signal | undefined;
 }
 
 /** What a lane holds between two stages, [rows, ...] each. */
@@ -68,7 +69,7 @@ export class Batch {
    */
   keeps = false;
   readonly capacity: number;
-  readonly #signal: AbortSignal | undefined;
+  readonly #signal: Signal | undefined;
   readonly #executor: Executor;
   readonly #pool: Pool;
   readonly #network: NetworkCall;

@@ -31,7 +31,7 @@ export async function assertContained(folder: string): Promise<void> {
   try {
     for (const name of parts) await visit(join(root, name));
   } catch (cause) {
-    if (cause instanceof ScoreSdeError) throw cause;
+    if ((cause as NodeJS.ErrnoException).syscall === undefined) throw cause;
     throw new ScoreSdeError('ERR_IO', `cannot read ${folder}: ${(cause as Error).message}`, { cause });
   }
 }

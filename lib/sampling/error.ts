@@ -1,4 +1,4 @@
-import { setImmediate } from 'node:timers/promises';
+import { turn } from '../clock';
 import type { Tensor } from '../tensor/tensor';
 
 /** Elements between two turns of the event loop: some 50 us. */
@@ -16,7 +16,7 @@ export async function rowErrors(
   const [high, lower, last] = await Promise.all([x.getData(), low.getData(), before.getData()]);
   let sum = 0;
   for (let start = 0; start < high.length; start += part) {
-    if (start > 0) await setImmediate();
+    if (start > 0) await turn();
     for (let i = start; i < Math.min(start + part, high.length); i++) {
       const delta = Math.max(atol, rtol * Math.max(Math.abs(lower[i]!), Math.abs(last[i]!)));
       sum += ((high[i]! - lower[i]!) / delta) ** 2;

@@ -11,7 +11,7 @@ interface Like {
   readonly dims: readonly number[];
   readonly data: unknown;
   readonly type?: unknown;
-  readonly perSample?: boolean;
+  readonly perSample?: boolean | undefined;
 }
 
 /**

@@ -33,7 +33,7 @@ export interface LaneOptions {
   /** Where the lane stands; at its beginning unless given. */
   readonly place?: Place | undefined;
   /** The number of its first sample in the request, for messages; 0 unless given. */
-  readonly firstSample?: number;
+  readonly firstSample?: number | undefined;
 }
 
 /** Which samples of a run a lane has. */

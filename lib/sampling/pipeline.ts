@@ -2,7 +2,7 @@ import { resolveDevice } from '../devices';
 import { ScoreSdeError } from '../errors';
 import { loadOptions, type OnnxModelOptions } from '../models/onnx/options';
 import type { ScoreModel } from '../models/model';
-import { assertFunction, assertOptions, show } from '../options';
+import { assertFunction, assertOptions, extensionOf, givenOptions, show } from '../options';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import { sizeOfDims } from '../tensor/tensor';
 import { estimateOf, type Estimate } from './estimate';
@@ -15,37 +15,47 @@ import { SamplingRun } from './run';
 import type { SamplingStep } from './sampling-step';
 
 export interface PipelineOptions {
+  /** Its config says what the noise levels are. */
   scheduler: ScoreSdeVeScheduler;
+  /** The score network. */
   model: ScoreModel;
   /** The dims of one sample, as [3, 32, 32]. */
   sampleShape: readonly number[];
   /** Where the samples lie: 'cpu', 'cuda', 'cuda:N', or 'auto' (default): a CUDA device where there is one and the model works on it. */
-  device?: string;
+  device?: string | undefined;
 }
 
 export interface RunOptions extends StepsOptions {
   /** Called after each step, and awaited. */
-  onStep?: (step: SamplingStep) => unknown;
+  onStep?: ((step: SamplingStep) => unknown) | undefined;
 }
 
 const runOptions = [...stepsOptions, 'onStep'];
+
+/** The class that fromPretrained is called on: ScoreSdeVePipeline, or one that extends it. */
+type PipelineClass<P extends ScoreSdeVePipeline> = new (options: PipelineOptions) => P;
 
 /**
  * Sampling with a score model: diffusers' ScoreSdeVePipeline. Runs do not change the scheduler or each other: any number
  * of them go on at once.
  */
 export class ScoreSdeVePipeline {
+  /** Its config says what the noise levels are. Runs do not change it. */
   readonly scheduler: ScoreSdeVeScheduler;
+  /** The score network. */
   readonly model: ScoreModel;
+  /** The dims of one sample, as [3, 32, 32]. */
   readonly sampleShape: readonly number[];
+  /** Where the samples lie: 'cpu' or 'cuda:N'. */
   readonly device: string;
-  readonly #running = new Set<Promise<unknown>>();
-  #disposal: Promise<void> | undefined;
+  // Not #private fields: a Proxy can reach them.
+  private readonly running = new Set<Promise<unknown>>();
+  private disposal: Promise<void> | undefined;
 
   /** @throws ScoreSdeError ERR_CONFIG, ERR_SHAPE, ERR_CUDA_UNAVAILABLE */
   constructor(options: PipelineOptions) {
     assertOptions(options, ['scheduler', 'model', 'sampleShape', 'device']);
-    const { scheduler, model, sampleShape, device } = options;
+    const { scheduler, model, sampleShape, device = 'auto' } = options;
     if (!(scheduler instanceof ScoreSdeVeScheduler))
       throw new ScoreSdeError('ERR_CONFIG', `scheduler must be a ScoreSdeVeScheduler, got ${show(scheduler)}`);
     if (typeof model !== 'function')
@@ -55,9 +65,9 @@ export class ScoreSdeVePipeline {
     this.scheduler = scheduler;
     this.model = model;
     this.sampleShape = Object.freeze(Array.from(sampleShape));
-    const place = resolveDevice(device ?? 'auto');
+    const place = resolveDevice(device);
     // A model that would have its states brought to the CPU and back is not the better for a device.
-    this.device = (device ?? 'auto') === 'auto' && !takesDevice(model, place) ? 'cpu' : place;
+    this.device = device === 'auto' && !takesDevice(model, place) ? 'cpu' : place;
   }
 
   /**
@@ -66,11 +76,16 @@ export class ScoreSdeVePipeline {
    * @param options device, and what {@link OnnxModel.load} takes
    * @throws ScoreSdeError ERR_CONFIG, ERR_IO, ERR_MODEL, ERR_CUDA_UNAVAILABLE
    */
-  static async fromPretrained(dir: string, options: OnnxModelOptions = {}): Promise<ScoreSdeVePipeline> {
+  static async fromPretrained<P extends ScoreSdeVePipeline = ScoreSdeVePipeline>(
+    this: PipelineClass<P> | void,
+    dir: string,
+    options: OnnxModelOptions = {},
+  ): Promise<P> {
     assertOptions(options, loadOptions);
-    const { device } = options;
-    resolveDevice(device ?? 'auto');
-    return new ScoreSdeVePipeline({ ...(await loadPretrained(dir, options)), device });
+    const { device = 'auto' } = options;
+    resolveDevice(device);
+    const Class = extensionOf(this, ScoreSdeVePipeline) as unknown as PipelineClass<P>;
+    return new Class({ ...(await loadPretrained(dir, options)), device });
   }
 
   /**
@@ -80,9 +95,9 @@ export class ScoreSdeVePipeline {
    */
   async run(options: RunOptions = {}): Promise<SamplingResult> {
     assertOptions(options, runOptions);
-    const { onStep, ...given } = options;
+    const { onStep } = options;
     assertFunction(onStep, 'onStep');
-    const run = this.#tracked(planOf(this.#source, given));
+    const run = this.tracked(planOf(this.source, givenOptions(options, stepsOptions)));
     run.begin(onStep);
     return run.result;
   }
@@ -93,9 +108,9 @@ export class ScoreSdeVePipeline {
    * @throws ScoreSdeError as run: at the call where the options are wrong, at a step else
    */
   steps(options: StepsOptions = {}): AsyncGenerator<SamplingStep, void, void> {
-    const run: SamplingRun = new SamplingRun(planOf(this.#source, options), () => {
-      this.#assertOpen();
-      this.#track(run);
+    const run: SamplingRun = new SamplingRun(planOf(this.source, options), () => {
+      this.assertOpen();
+      this.track(run);
     });
     return run[Symbol.asyncIterator]();
   }
@@ -105,7 +120,7 @@ export class ScoreSdeVePipeline {
    * @throws ScoreSdeError ERR_RANGE, ERR_CONFIG, ERR_SHAPE, ERR_MODEL, ERR_DISPOSED
    */
   start(options: StepsOptions = {}): SamplingRun {
-    return this.#begun(planOf(this.#source, options));
+    return this.begun(planOf(this.source, options));
   }
 
   /**
@@ -116,7 +131,7 @@ export class ScoreSdeVePipeline {
    */
   resume(bytes: Uint8Array, options: ResumeOptions = {}): SamplingRun {
     assertOptions(options, resumeOptions);
-    return this.#begun(resumed(this.#source, bytes, options));
+    return this.begun(resumed(this.source, bytes, options));
   }
 
   /**
@@ -126,49 +141,49 @@ export class ScoreSdeVePipeline {
    * @throws ScoreSdeError as run
    */
   async estimate(options: StepsOptions = {}): Promise<Estimate> {
-    const estimate = estimateOf(planOf(this.#source, options));
+    const estimate = estimateOf(planOf(this.source, options));
     const over = estimate.catch(() => {});
-    this.#running.add(over);
-    void over.then(() => this.#running.delete(over));
+    this.running.add(over);
+    void over.then(() => this.running.delete(over));
     return estimate;
   }
 
   /** Refuses further runs, waits for those under way, and gives back what the model holds. */
   dispose(): Promise<void> {
-    return (this.#disposal ??= Promise.allSettled(this.#running).then(() => this.model.dispose?.()));
+    return (this.disposal ??= Promise.allSettled(this.running).then(() => this.model.dispose?.()));
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }
 
-  get #source() {
-    this.#assertOpen();
+  private get source() {
+    this.assertOpen();
     const { model, sampleShape, device, scheduler } = this;
     return { model, sampleShape, device, config: scheduler.config };
   }
 
-  #assertOpen(): void {
-    if (this.#disposal !== undefined)
+  private assertOpen(): void {
+    if (this.disposal !== undefined)
       throw new ScoreSdeError('ERR_DISPOSED', 'the model is disposed, and its pipeline with it');
   }
 
   /** A run that dispose() waits for. */
-  #tracked(plan: RunPlan): SamplingRun {
+  private tracked(plan: RunPlan): SamplingRun {
     const run = new SamplingRun(plan);
-    this.#track(run);
+    this.track(run);
     return run;
   }
 
-  #track({ over }: SamplingRun): void {
-    this.#running.add(over);
-    void over.then(() => this.#running.delete(over));
+  private track({ over }: SamplingRun): void {
+    this.running.add(over);
+    void over.then(() => this.running.delete(over));
   }
 
-  #begun(plan: RunPlan): SamplingRun {
-    const run = this.#tracked(plan);
+  private begun(plan: RunPlan): SamplingRun {
+    const run = this.tracked(plan);
     // Whoever iterates over it says so in the same turn.
-    queueMicrotask(() => run.begin());
+    void Promise.resolve().then(() => run.begin());
     return run;
   }
 }

@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import type { Signal } from '../platform';
 import { ScoreSdeError } from '../errors';
 import { assertInputs, dataRangeOf, type ModelInputs, type ScoreModel } from '../models/model';
 import { Generator, generatorsOf } from '../random/generator';
@@ -50,7 +51,7 @@ export interface RunPlan {
   /** The inputs as the model prepared them for the whole batch. */
   readonly prepared: ModelInputs;
   readonly dataRange: readonly [low: number, high: number];
-  readonly signal?: AbortSignal | undefined;
+  readonly signal?: Signal | undefined;
   readonly onProgress?: ((progress: SamplingProgress) => void) | undefined;
   /** Where the run begins, if not with noise. */
   readonly state?: LaneState | undefined;
@@ -60,70 +61,72 @@ export interface RunPlan {
 
 export interface StepsOptions extends SolverOptions {
   /** Samples to make at once, an integer >= 1; with seeds, 65536 at most. That of `sample` where it is given, else 1. */
-  batchSize?: number;
+  batchSize?: number | undefined;
   /**
    * Samples that are in work at once, an integer >= 1; the others wait. It bounds the memory of the network and of the states
    * beside the samples themselves, and changes no bit. Each sample needs a stream of its own: a seed, or a generator for each.
    */
-  maxRows?: number;
+  maxRows?: number | undefined;
   /** Steps N, an integer from 1 to 2^24; the scheduler's numTrainTimesteps for 'pc' and the paper's solvers unless given. */
-  numInferenceSteps?: number;
+  numInferenceSteps?: number | undefined;
   /**
    * Network calls a sample, an integer >= 1: exactly so many are made, by the best solver for that number unless `solver`
    * names another. Below 5 the samples are rough. Instead of `numInferenceSteps`; 20 for a solver that is neither 'pc' nor
    * one of the paper's, unless either is given.
    */
-  calls?: number;
+  calls?: number | undefined;
   /** A solver by its name, with its options beside it, or one that `solvers` made. 'pc' (the reference) unless `calls` is given. */
-  solver?: string | Solver;
+  solver?: string | Solver | undefined;
   /** How the noise levels lie: a name, or the levels themselves, decreasing. By the solver unless given. */
-  grid?: Grid;
+  grid?: Grid | undefined;
   /** The exponent of the grids 'karras' (7) and 'polyexponential' (1). */
-  rho?: number;
+  rho?: number | undefined;
   /** The lowest noise level, > 0; the scheduler's unless given. */
-  sigmaMin?: number;
+  sigmaMin?: number | undefined;
   /** The highest noise level, > 0; the scheduler's unless given. */
-  sigmaMax?: number;
+  sigmaMax?: number | undefined;
   /** The last timestep of the scheduler's tables; the scheduler's unless given. */
-  samplingEps?: number;
+  samplingEps?: number | undefined;
   /**
    * 'centered': the first network call's estimate of the mean is added to the start, which has none; the default of all
    * solvers but 'pc' and the paper's. 'zero': the start is noise alone. Nothing where `sample` is given.
    */
-  start?: 'centered' | 'zero';
+  start?: 'centered' | 'zero' | undefined;
   /** x at the level where the run begins, [B, ...] float32, float16 or bfloat16: the run goes on from there. It is not written to. */
-  sample?: TensorLike;
+  sample?: TensorLike | undefined;
   /** The step at which x stands, from 0: the steps before it are left out. With `sample`. */
-  startStep?: number;
+  startStep?: number | undefined;
   /** The noise level at which x stands, instead of sigmaMax: all steps lie below it. With `sample`. */
-  sigmaStart?: number;
+  sigmaStart?: number | undefined;
   /**
    * Sample k of the batch comes from a philox stream of its own, of seed + k, and is measured by itself (stepSize
    * 'sample'): it is the image of seed + k in any batch. Random unless given.
    */
-  seed?: number | bigint;
+  seed?: number | bigint | undefined;
   /** The reference's way: all draws from one generator, or from one for each sample, and stepSize 'batch'. Instead of `seed`. */
-  generator?: Generator | readonly Generator[];
+  generator?: Generator | readonly Generator[] | undefined;
   /** Gives the normals of each update in place of a seed or generator, as k-diffusion's noise_sampler. With `sample`. */
-  noiseSampler?: NoiseSampler;
+  noiseSampler?: NoiseSampler | undefined;
   /** Further inputs of the network by name: a number for all samples, or one for each. */
-  modelInputs?: ModelInputs;
+  modelInputs?: ModelInputs | undefined;
   /** The values of the network's pictures, which `images` maps to [0, 1]: [0, 1] unless given. */
-  dataRange?: readonly [low: number, high: number];
+  dataRange?: readonly [low: number, high: number] | undefined;
   /** Ends the run at once, with an error of code ERR_ABORTED. */
-  signal?: AbortSignal;
+  signal?: Signal | undefined;
   /** Called after each step, and not awaited: it costs the run neither memory nor its work ahead of the event loop. */
-  onProgress?: (progress: SamplingProgress) => void;
+  onProgress?: ((progress: SamplingProgress) => void) | undefined;
 }
 
 /** What goes on with a saved run. */
 export interface ResumeOptions {
   /** In place of those that were saved. */
-  modelInputs?: ModelInputs;
+  modelInputs?: ModelInputs | undefined;
   /** The source of normals of a run that had one. */
-  noiseSampler?: NoiseSampler;
-  signal?: AbortSignal;
-  onProgress?: (progress: SamplingProgress) => void;
+  noiseSampler?: NoiseSampler | undefined;
+  /** Ends the run at once, with an error of code ERR_ABORTED. */
+  signal?: Signal | undefined;
+  /** Called after each step, and not awaited. */
+  onProgress?: ((progress: SamplingProgress) => void) | undefined;
 }
 
 const ownOptions = [
@@ -277,14 +280,14 @@ function chosen(options: StepsOptions, config: SchedulerConfig, stepSize: 'batch
   );
   const isPreset = solver === undefined && calls !== undefined;
   if (isPreset) return solverOf('er_sde', { ...preset(calls).options, ...flat });
-  const name = solver ?? 'pc';
   const { snr, correctSteps } = config;
-  return solverOf(name, flat, { snr, correctSteps, stepSize });
+  return solverOf(solver === undefined ? 'pc' : solver, flat, { snr, correctSteps, stepSize });
 }
 
 /** The noise levels of a run. */
 function levelsOf(solver: Solver, options: StepsOptions, config: SchedulerConfig): Levels {
   const { calls, grid, samplingEps = config.samplingEps, sample, startStep, sigmaStart, start } = options;
+  const { sigmaMin = config.sigmaMin, sigmaMax = config.sigmaMax } = options;
   if (start !== undefined && start !== 'centered' && start !== 'zero')
     throw new ScoreSdeError('ERR_CONFIG', `start must be 'centered' or 'zero', got ${show(start)}`);
   const isPlaced = startStep !== undefined || sigmaStart !== undefined;
@@ -292,22 +295,34 @@ function levelsOf(solver: Solver, options: StepsOptions, config: SchedulerConfig
     throw new ScoreSdeError('ERR_CONFIG', 'startStep and sigmaStart say where sample stands: give it, too');
   if (startStep !== undefined && sigmaStart !== undefined)
     throw new ScoreSdeError('ERR_CONFIG', 'startStep and sigmaStart were both given: each says where the run begins');
-  const sigmaMin = noiseLevel(options.sigmaMin ?? config.sigmaMin, 'sigmaMin');
-  const sigmaMax = noiseLevel(options.sigmaMax ?? config.sigmaMax, 'sigmaMax');
-  const highest = noiseLevel(sigmaStart ?? sigmaMax, 'sigmaStart');
+  const highest = sigmaStart === undefined ? sigmaMax : sigmaStart;
+  for (const [name, level] of Object.entries({ sigmaMin, sigmaMax, sigmaStart: highest }))
+    assertNoiseLevel(level, name);
   const isReference = solver.grid === 'reference' && grid === undefined;
   const count = stepCount(solver, options, isReference ? config.numTrainTimesteps : undefined);
   const centred = sample === undefined && (start === undefined ? solver.centred : start === 'centered');
   let levels: Levels;
   if (isReference) {
+    if (options.rho !== undefined)
+      throw new ScoreSdeError(
+        'ERR_CONFIG',
+        `rho is of the grids 'karras' and 'polyexponential', got ${show(options.rho)}`,
+      );
     const timesteps = timestepTable(count!, samplingEps);
     const schedule = withSigmas({ timesteps }, count!, config, { sigmaMin, sigmaMax: highest });
     levels = levelsOfSchedule(schedule, { sigmaMin, sigmaMax: highest, centred, calls });
   } else {
     const lowest = sigmaMin < highest ? sigmaMin : undefined;
     const preferred = solver.name === 'er_sde' && options.solver === undefined && calls ? preset(calls).rho : undefined;
-    const rho = options.rho ?? (grid === undefined || grid === 'karras' ? preferred : undefined);
-    levels = levelsOfGrid(grid ?? 'karras', { count, sigmaMin: lowest, sigmaMax: highest, rho, centred, calls });
+    const { rho = grid === undefined || grid === 'karras' ? preferred : undefined } = options;
+    levels = levelsOfGrid(grid === undefined ? 'karras' : grid, {
+      count,
+      sigmaMin: lowest,
+      sigmaMax: highest,
+      rho,
+      centred,
+      calls,
+    });
   }
   return startStep === undefined ? levels : levelsFrom(levels, startStep);
 }
@@ -325,8 +340,7 @@ function stepCount(solver: Solver, options: StepsOptions, tabled: number | undef
   return tabled ?? solver.steps(20);
 }
 
-function noiseLevel(value: unknown, name: string): number {
+function assertNoiseLevel(value: unknown, name: string): void {
   if (typeof value !== 'number' || !(value > 0 && value < Infinity))
     throw new ScoreSdeError('ERR_RANGE', `${name} must be a finite number > 0, got ${show(value)}`);
-  return value;
 }

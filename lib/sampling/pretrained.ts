@@ -1,13 +1,13 @@
 import { join } from 'node:path';
 import { ScoreSdeError } from '../errors';
-import { show } from '../options';
+import { givenOptions, show } from '../options';
 import { readTextIfFile } from '../files';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import { assertContained } from './containment';
 import type { ModelInputs } from '../models/model';
 import { ranged, type NetworkKind } from '../models/network/kind';
 import { OnnxModel } from '../models/onnx/model';
-import type { OnnxModelOptions } from '../models/onnx/options';
+import { loadOptions, type OnnxModelOptions } from '../models/onnx/options';
 import { readProbed } from '../models/onnx/probe-cache';
 
 /** Models that ship with this package, by name. */
@@ -27,13 +27,13 @@ export interface Pretrained {
 }
 
 interface UnetConfig {
-  readonly in_channels?: number;
-  readonly sample_size?: number | readonly [number, number];
-  readonly default_inputs?: ModelInputs;
-  readonly prediction_kind?: NetworkKind['prediction'];
-  readonly conditioning?: NetworkKind['conditioning'];
-  readonly preconditioning?: NetworkKind['preconditioning'];
-  readonly data_range?: NetworkKind['dataRange'];
+  readonly in_channels?: number | undefined;
+  readonly sample_size?: number | readonly [number, number] | undefined;
+  readonly default_inputs?: ModelInputs | undefined;
+  readonly prediction_kind?: NetworkKind['prediction'] | undefined;
+  readonly conditioning?: NetworkKind['conditioning'] | undefined;
+  readonly preconditioning?: NetworkKind['preconditioning'] | undefined;
+  readonly data_range?: NetworkKind['dataRange'] | undefined;
 }
 
 /** The folder that a name or path stands for: a bare name of a built-in model is that model. */
@@ -73,7 +73,7 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
   const configFile = join(folder, 'unet', 'config.json');
   const config = checked((await readObject<UnetConfig>(configFile)) ?? {}, configFile);
   const { sigmaMin, sigmaMax } = scheduler.config;
-  const conditioning = options.conditioning ?? config.conditioning ?? undefined;
+  const { conditioning = config.conditioning ?? undefined } = options;
   const probed = await readProbed(join(folder, 'unet', 'probe.json'));
   const given: OnnxModelOptions = {
     defaultInputs: config.default_inputs,
@@ -81,7 +81,7 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
     prediction: config.prediction_kind,
     preconditioning: config.preconditioning,
     dataRange: config.data_range,
-    ...options,
+    ...givenOptions(options, loadOptions),
     conditioning: conditioning && ranged(conditioning, [sigmaMin, sigmaMax]),
   };
   const model = await OnnxModel.load(networkOf(folder), given, { probed, sigmaRange: [sigmaMin, sigmaMax] });

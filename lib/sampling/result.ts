@@ -1,4 +1,5 @@
 import { ScoreSdeError } from '../errors';
+import type { Bytes } from '../platform';
 import { pixelsOf } from '../image/pixels';
 import { toPng, type PngOptions } from '../image/png';
 import { assertOptions, show } from '../options';
@@ -10,6 +11,8 @@ import { Tensor } from '../tensor/tensor';
 
 /** What a run made. */
 export class SamplingResult {
+  /** The samples as the sampler gave them, [B, ...] float32, not clamped; where they lay. */
+  readonly samples: Tensor<'float32'>;
   /** [B, ...] float32: the samples mapped from the run's dataRange to [0, 1] and clamped to it; where the samples lay. */
   readonly images: Tensor<'float32'>;
   /** Network calls a sample. */
@@ -22,7 +25,6 @@ export class SamplingResult {
   readonly device: string;
   /** Wall time of the run in seconds. */
   readonly seconds: number;
-  readonly #samples: Tensor<'float32'>;
 
   /** @internal */
   constructor(made: {
@@ -34,7 +36,7 @@ export class SamplingResult {
     device: string;
     seconds: number;
   }) {
-    this.#samples = made.samples;
+    this.samples = made.samples;
     this.images = made.images;
     this.calls = made.calls;
     this.steps = made.steps;
@@ -43,18 +45,13 @@ export class SamplingResult {
     this.seconds = made.seconds;
   }
 
-  /** The samples as the sampler gave them, [B, ...] float32, not clamped; where they lay. */
-  get samples(): Tensor<'float32'> {
-    return this.#samples;
-  }
-
   /**
    * The images in 8 bits, one after the other, rounded half to even.
    * @param options layout: 'hwc' (default), a pixel's channels side by side, as sharp takes them; 'chw', plane by plane
    * @returns B H W C bytes
    * @throws ScoreSdeError ERR_SHAPE (samples that are not [C, H, W]), ERR_CONFIG (layout), ERR_DISPOSED, ERR_MEMORY
    */
-  async toUint8(options: { layout?: 'hwc' | 'chw' } = {}): Promise<Uint8Array> {
+  async toUint8(options: { layout?: 'hwc' | 'chw' | undefined } = {}): Promise<Uint8Array> {
     assertOptions(options, ['layout']);
     const { layout = 'hwc' } = options;
     if (layout !== 'hwc' && layout !== 'chw')
@@ -69,7 +66,7 @@ export class SamplingResult {
   }
 
   /** The images as one PNG: see {@link toPng}. */
-  toPng(options?: PngOptions): Promise<Buffer> {
+  toPng(options?: PngOptions): Promise<Bytes> {
     return toPng(this.images, options);
   }
 }

@@ -28,7 +28,7 @@ export function resumed(source: Source, bytes: unknown, options: ResumeOptions):
         ? 'the saved run drew from a noiseSampler: give it again'
         : 'the saved run has streams of its own and takes no noiseSampler',
     );
-  const inputs = options.modelInputs ?? saved.inputs;
+  const { modelInputs: inputs = saved.inputs } = options;
   assertInputs(inputs, 'modelInputs');
   const tensor = (values: Float32Array) => new Tensor('float32', values, dims);
   return {

@@ -1,3 +1,4 @@
+import { now } from '../clock';
 import { AbortError, ScoreSdeError } from '../errors';
 import { assertOptions, show } from '../options';
 import type { Generator } from '../random/generator';
@@ -79,7 +80,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
    * @throws ScoreSdeError ERR_STATE once the run has ended, ERR_ABORTED where it ends before it was saved, ERR_CONFIG (a
    *   solver or model inputs that a file cannot hold)
    */
-  async save(options: { stop?: boolean } = {}): Promise<Uint8Array> {
+  async save(options: { stop?: boolean | undefined } = {}): Promise<Uint8Array> {
     assertOptions(options, ['stop']);
     const { stop = false } = options;
     if (typeof stop !== 'boolean') throw new ScoreSdeError('ERR_CONFIG', `stop must be a boolean, got ${show(stop)}`);
@@ -140,7 +141,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     if (this.#isBegun || this.#outcome !== undefined) return;
     this.#isBegun = true;
     if (reader !== undefined) this.#reader = reader;
-    this.#since = performance.now();
+    this.#since = now();
     void this.#drive();
   }
 
@@ -231,7 +232,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     // The images take the memory of what is no longer needed.
     await this.#batch!.dispose();
     const images = await imagesOf(samples, dataRange);
-    const seconds = (performance.now() - this.#since) / 1000;
+    const seconds = (now() - this.#since) / 1000;
     this.#end({ result: new SamplingResult({ samples, images, calls, steps, seed, device, seconds }) });
   }
 

@@ -1,3 +1,4 @@
+import { Buffer } from 'node:buffer';
 import { ScoreSdeError, reasonOf } from '../errors';
 import { isPlainObject } from '../options';
 

@@ -5,6 +5,7 @@ import type { Tensor } from '../tensor/tensor';
 export class SamplingStep {
   /** 0 to total - 1. */
   readonly index: number;
+  /** Steps in all; NaN where the solver decides on them as it goes. */
   readonly total: number;
   /** The time t of this step, from 1 down to samplingEps. */
   readonly timestep: number;

@@ -28,7 +28,7 @@ const kinds: readonly [type: string, dtype: string, Class: new (buffer: ArrayBuf
 /** An input as it is saved: JSON and, where its elements lie in a typed array, a tensor. */
 export interface SavedInput {
   readonly json: Json;
-  readonly tensor?: Stored;
+  readonly tensor?: Stored | undefined;
 }
 
 /**
@@ -77,7 +77,11 @@ export function restoredInput(json: Json, tensor: Stored | undefined): ModelInpu
   };
   if (Array.isArray(json)) return json.map(plain) as ModelInput;
   if (json === null || typeof json !== 'object') return json as ModelInput;
-  const { dims, data, array } = json as { dims?: number[]; data?: Json[]; array?: string };
+  const { dims, data, array } = json as {
+    dims?: number[] | undefined;
+    data?: Json[] | undefined;
+    array?: string | undefined;
+  };
   if (data !== undefined) return { dims, data: data.map(plain) } as ModelInput;
   if (tensor === undefined) return plain(json) as ModelInput;
   const [type, , Class] = kinds.find(([, dtype]) => dtype === tensor.dtype)!;

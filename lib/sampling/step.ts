@@ -27,12 +27,12 @@ export interface Step {
   /** The network's output; undefined where no row reads it. */
   readonly output: Operand | undefined;
   readonly draws?: Draws | undefined;
-  readonly history?: readonly Operand[];
+  readonly history?: readonly Operand[] | undefined;
   readonly base?: Operand | undefined;
   readonly out: Operand;
   readonly mean?: Operand | undefined;
   readonly pushed?: Operand | undefined;
-  readonly mark?: readonly unknown[];
+  readonly mark?: readonly unknown[] | undefined;
 }
 
 /** The call of the addon's step over memory of the batch's own, which was checked when it was made. */

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { ScoreSdeError } from '../errors';
-import { isPlainObject, show } from '../options';
+import { givenOptions, holdsOptions, isPlainObject, show, unknownOption } from '../options';
 import { readTextIfFile, writeWhole } from '../files';
 import {
   integerDigits,
@@ -33,9 +33,9 @@ export interface SchedulerConfig {
 export interface StoredConfig {
   readonly config: SchedulerConfig;
   /** @internal Other entries of the file: by key, the value as Python's JSON. */
-  readonly unknown?: ReadonlyMap<string, string>;
+  readonly unknown?: ReadonlyMap<string, string> | undefined;
   /** @internal Float fields that the file wrote as integers, and their digits: Python writes 1348 and 1348.0 differently. */
-  readonly integers?: ReadonlyMap<string, string>;
+  readonly integers?: ReadonlyMap<string, string> | undefined;
 }
 
 /** The defaults of diffusers' ScoreSdeVeScheduler. */
@@ -95,7 +95,8 @@ const fields: readonly Field[] = [
     valid: (v) => Number.isSafeInteger(v) && v >= 0,
   },
 ];
-const byName = new Map<string, Field>(fields.map((field) => [field.name, field]));
+/** The names of the options. */
+export const configNames = fields.map(({ name }) => name);
 const byKey = new Map<string, Field>(fields.flatMap((field) => [[field.name, field] as const, [field.key, field]]));
 
 // The reference does not keep these keys of a file. It writes the first two itself.
@@ -215,17 +216,13 @@ function read(json: unknown, overrides: Partial<SchedulerConfig>, where: string)
 
 /** Puts options into `given`. ERR_CONFIG for an unknown key. */
 function collect(given: Given, options: Partial<SchedulerConfig>, label: string): void {
-  if (!isPlainObject(options))
+  if (!holdsOptions(options, configNames))
     throw new ScoreSdeError('ERR_CONFIG', `${label}: expected an object, got ${show(options)}`);
-  for (const [name, value] of Object.entries(options)) {
-    if (!byName.has(name)) {
-      throw new ScoreSdeError(
-        'ERR_CONFIG',
-        `${label}: expected only ${[...byName.keys()].join(', ')}, got ${show(name)}`,
-      );
-    }
-    if (value !== undefined) given.set(name, { label: name, value });
-  }
+  const unknown = unknownOption(options, configNames);
+  if (unknown !== undefined)
+    throw new ScoreSdeError('ERR_CONFIG', `${label}: expected only ${configNames.join(', ')}, got ${show(unknown)}`);
+  for (const [name, value] of Object.entries(givenOptions(options, configNames)))
+    given.set(name, { label: name, value });
 }
 
 /** The config of the given values. ERR_CONFIG for a value out of its range. */

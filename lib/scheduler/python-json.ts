@@ -25,8 +25,8 @@ export function parseJson(text: string, label: string): unknown {
       onDuplicateKey: ({ newValue }) => newValue,
     });
   } catch (cause) {
-    if (cause instanceof ScoreSdeError) throw cause;
-    throw new ScoreSdeError('ERR_CONFIG', `${label}: not valid JSON: ${(cause as Error).message}`, { cause });
+    if (!(cause instanceof SyntaxError)) throw cause;
+    throw new ScoreSdeError('ERR_CONFIG', `${label}: not valid JSON: ${cause.message}`, { cause });
   }
 }
 

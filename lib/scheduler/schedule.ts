@@ -34,9 +34,8 @@ function finite(value: unknown, name: string): number {
   return value;
 }
 
-function noiseLevel(value: unknown, name: string): number {
+function noiseLevel(value: unknown, name: string): void {
   if (finite(value, name) <= 0) throw new ScoreSdeError('ERR_RANGE', `${name} must be above 0, got ${show(value)}`);
-  return value as number;
 }
 
 /** linspace(1, samplingEps, count). Warns where samplingEps gives some timestep the index of another one's noise level. ERR_RANGE. */
@@ -56,11 +55,11 @@ export function timestepTable(count: number, samplingEps: number): Float32Array 
 
 export interface SigmaOptions {
   /** Smallest noise level, finite, > 0. Default: the config's. */
-  sigmaMin?: number;
+  sigmaMin?: number | undefined;
   /** Largest noise level, finite, > 0. Default: the config's. */
-  sigmaMax?: number;
+  sigmaMax?: number | undefined;
   /** Last timestep, finite; used only where no timesteps are set. Default: the config's. */
-  samplingEps?: number;
+  samplingEps?: number | undefined;
 }
 
 /** The tables after set_sigmas: new noise levels, and new timesteps if there are none. ERR_RANGE, ERR_CONFIG. */
@@ -72,9 +71,11 @@ export function withSigmas(
 ): Schedule {
   assertOptions(options, ['sigmaMin', 'sigmaMax', 'samplingEps']);
   stepCount(count);
-  const sigmaMin = noiseLevel(options.sigmaMin ?? config.sigmaMin, 'sigmaMin');
-  const sigmaMax = noiseLevel(options.sigmaMax ?? config.sigmaMax, 'sigmaMax');
-  const timesteps = schedule.timesteps ?? timestepTable(count, options.samplingEps ?? config.samplingEps);
+  const { sigmaMin = config.sigmaMin, sigmaMax = config.sigmaMax, samplingEps = config.samplingEps } = options;
+  noiseLevel(sigmaMin, 'sigmaMin');
+  noiseLevel(sigmaMax, 'sigmaMax');
+  finite(samplingEps, 'samplingEps');
+  const timesteps = schedule.timesteps ?? timestepTable(count, samplingEps);
   const discreteSigmas = new Float32Array(count);
   native.discreteSigmas(count, discreteSigmas, sigmaMin, sigmaMax);
   const sigmas = new Float32Array(timesteps.length);

@@ -1,8 +1,17 @@
+import { inspect, isDeepStrictEqual, type InspectOptions } from 'node:util';
 import { resolveDevice } from '../devices';
 import { ScoreSdeError } from '../errors';
-import { assertOptions, show } from '../options';
+import { assertOptions, extensionOf, givenOptions, show } from '../options';
 import type { Tensor, TensorLike } from '../tensor/tensor';
-import { parseConfig, readConfig, resolveConfig, writeConfig, type SchedulerConfig, type StoredConfig } from './config';
+import {
+  configNames,
+  parseConfig,
+  readConfig,
+  resolveConfig,
+  writeConfig,
+  type SchedulerConfig,
+  type StoredConfig,
+} from './config';
 import { indicesOf, type PerSample } from '../tensor/arguments';
 import {
   adjacentSigma,
@@ -16,12 +25,15 @@ import { planAddNoise, planStepCorrect, planStepPred, type NoiseOptions, type St
 
 /** The result of a predictor step: x_{i-1}, and its mean before noise is added. Both have the dims of `sample`. */
 export interface SdeVeOutput<Sample = Tensor, Mean = Tensor> {
+  /** x after the step, x_{i-1}. */
   prevSample: Sample;
+  /** Its mean, before noise was added. */
   prevSampleMean: Mean;
 }
 
 /** The result of a corrector step, with the dims of `sample`. */
 export interface SchedulerOutput<Sample = Tensor> {
+  /** x after the step. */
   prevSample: Sample;
 }
 
@@ -80,6 +92,9 @@ function shapeCorrect<O>(result: SchedulerOutput, options: StepOptions): StepCor
   return (options.returnDict === false ? [result.prevSample] : result) as StepCorrectResult<O>;
 }
 
+/** The class that fromConfig and fromPretrained are called on: theirs, or one that extends it. */
+type SchedulerClass<S extends ScoreSdeVeScheduler> = new (options?: Partial<SchedulerConfig>) => S;
+
 /**
  * The variance exploding SDE scheduler of Song et al. 2021 (arXiv 2011.13456) with predictor-corrector sampling: diffusers'
  * ScoreSdeVeScheduler, with its names, tables, quirks and numbers.
@@ -91,21 +106,24 @@ function shapeCorrect<O>(result: SchedulerOutput, options: StepOptions): StepCor
 export class ScoreSdeVeScheduler {
   /** The order of the solver. */
   readonly order = 1;
-  #stored: StoredConfig;
-  #schedule: Schedule;
+  // Not #private fields: deepStrictEqual, structuredClone and console.log see what they hold, and a Proxy can reach them.
+  private stored: StoredConfig;
+  private schedule: Schedule;
 
   /**
    * Calls setSigmas(numTrainTimesteps), so that the scheduler can be used at once.
    * @throws ScoreSdeError ERR_CONFIG (an unknown option, or one out of its range)
    */
   constructor(options: Partial<SchedulerConfig> = {}) {
-    this.#stored = { config: resolveConfig(options) };
-    this.#schedule = withSigmas({ timesteps: null }, this.config.numTrainTimesteps, this.config);
+    this.stored = { config: resolveConfig(options), unknown: new Map(), integers: new Map() };
+    this.schedule = withSigmas({ timesteps: null }, this.config.numTrainTimesteps, this.config);
   }
 
-  static #of(stored: StoredConfig): ScoreSdeVeScheduler {
-    const scheduler = new ScoreSdeVeScheduler(stored.config);
-    scheduler.#stored = stored;
+  static #of<S extends ScoreSdeVeScheduler>(receiver: SchedulerClass<S> | void, stored: StoredConfig): S {
+    const scheduler = new (extensionOf(receiver, ScoreSdeVeScheduler))(stored.config) as S;
+    // A class with options of its own keeps them.
+    const { config } = scheduler;
+    scheduler.stored = isDeepStrictEqual(config, stored.config) ? stored : { ...stored, config };
     return scheduler;
   }
 
@@ -115,8 +133,12 @@ export class ScoreSdeVeScheduler {
    * @param overrides Replace fields of `config`
    * @throws ScoreSdeError ERR_CONFIG
    */
-  static fromConfig(config: string | object, overrides?: Partial<SchedulerConfig>): ScoreSdeVeScheduler {
-    return ScoreSdeVeScheduler.#of(parseConfig(config, overrides));
+  static fromConfig<S extends ScoreSdeVeScheduler = ScoreSdeVeScheduler>(
+    this: SchedulerClass<S> | void,
+    config: string | object,
+    overrides?: Partial<SchedulerConfig>,
+  ): S {
+    return ScoreSdeVeScheduler.#of(this, parseConfig(config, overrides));
   }
 
   /**
@@ -124,13 +146,13 @@ export class ScoreSdeVeScheduler {
    * @param options subfolder: where the file is, with `dir` itself second; the others replace fields of the file
    * @throws ScoreSdeError ERR_CONFIG (no such file, or a wrong one), ERR_IO
    */
-  static async fromPretrained(
+  static async fromPretrained<S extends ScoreSdeVeScheduler = ScoreSdeVeScheduler>(
+    this: SchedulerClass<S> | void,
     dir: string,
-    options: { subfolder?: string } & Partial<SchedulerConfig> = {},
-  ): Promise<ScoreSdeVeScheduler> {
-    assertOptions(options);
-    const { subfolder, ...overrides } = options;
-    return ScoreSdeVeScheduler.#of(await readConfig(dir, subfolder, overrides));
+    options: { subfolder?: string | undefined } & Partial<SchedulerConfig> = {},
+  ): Promise<S> {
+    assertOptions(options, ['subfolder', ...configNames]);
+    return ScoreSdeVeScheduler.#of(this, await readConfig(dir, options.subfolder, givenOptions(options, configNames)));
   }
 
   /**
@@ -138,11 +160,12 @@ export class ScoreSdeVeScheduler {
    * @throws ScoreSdeError ERR_CONFIG (no path), ERR_IO
    */
   savePretrained(dir: string): Promise<void> {
-    return writeConfig(dir, this.#stored);
+    return writeConfig(dir, this.stored);
   }
 
+  /** Its parameters; frozen. */
   get config(): SchedulerConfig {
-    return this.#stored.config;
+    return this.stored.config;
   }
 
   /** The standard deviation of the prior: sigmaMax. */
@@ -157,23 +180,23 @@ export class ScoreSdeVeScheduler {
 
   /** [N] float32 times from 1 down to samplingEps. While they are null, the steps throw ERR_STATE. */
   get timesteps(): Float32Array | null {
-    return this.#schedule.timesteps;
+    return this.schedule.timesteps;
   }
 
   set timesteps(timesteps: Float32Array | null) {
     if (timesteps !== null && Object.prototype.toString.call(timesteps) !== '[object Float32Array]')
       throw new ScoreSdeError('ERR_DTYPE', `timesteps must be a Float32Array or null, got ${show(timesteps)}`);
-    this.#schedule = { ...this.#schedule, timesteps };
+    this.schedule = { ...this.schedule, timesteps };
   }
 
   /** [N] float32 sigma(t) of each timestep, descending: the model's input. */
   get sigmas(): Float32Array {
-    return this.#schedule.sigmas;
+    return this.schedule.sigmas;
   }
 
   /** [N] float32 noise levels of the steps, ascending. */
   get discreteSigmas(): Float32Array {
-    return this.#schedule.discreteSigmas;
+    return this.schedule.discreteSigmas;
   }
 
   /** Returns `sample` itself: this scheduler needs no scaling. */
@@ -188,11 +211,11 @@ export class ScoreSdeVeScheduler {
    *   1/(count - 1). device: only checked. The tables stay on the host, and a step passes its noise levels to the device.
    * @throws ScoreSdeError ERR_RANGE; ERR_CONFIG, ERR_CUDA_UNAVAILABLE (device)
    */
-  setTimesteps(count: number, options: { samplingEps?: number; device?: string } = {}): void {
+  setTimesteps(count: number, options: { samplingEps?: number | undefined; device?: string | undefined } = {}): void {
     assertOptions(options, ['samplingEps', 'device']);
-    const { samplingEps, device } = options;
+    const { samplingEps = this.config.samplingEps, device } = options;
     resolveDevice(device);
-    this.#schedule = { ...this.#schedule, timesteps: timestepTable(count, samplingEps ?? this.config.samplingEps) };
+    this.schedule = { ...this.schedule, timesteps: timestepTable(count, samplingEps) };
   }
 
   /**
@@ -201,7 +224,7 @@ export class ScoreSdeVeScheduler {
    * @throws ScoreSdeError ERR_RANGE, ERR_CONFIG
    */
   setSigmas(count: number, options: SigmaOptions = {}): void {
-    this.#schedule = withSigmas(this.#schedule, count, this.config, options);
+    this.schedule = withSigmas(this.schedule, count, this.config, options);
   }
 
   /**
@@ -226,7 +249,7 @@ export class ScoreSdeVeScheduler {
     sample: TensorLike,
     options: O = {} as O,
   ): StepPredResult<O> {
-    const { call, result } = planStepPred(this.#schedule, modelOutput, timestep, sample, options);
+    const { call, result } = planStepPred(this.schedule, modelOutput, timestep, sample, options);
     call.run();
     return shapePred<O>(result, options);
   }
@@ -238,7 +261,7 @@ export class ScoreSdeVeScheduler {
     sample: TensorLike,
     options: O = {} as O,
   ): Promise<StepPredResult<O>> {
-    const { call, result } = planStepPred(this.#schedule, modelOutput, timestep, sample, options);
+    const { call, result } = planStepPred(this.schedule, modelOutput, timestep, sample, options);
     await call.runAsync();
     return shapePred<O>(result, options);
   }
@@ -254,7 +277,7 @@ export class ScoreSdeVeScheduler {
     sample: TensorLike,
     options: O = {} as O,
   ): StepCorrectResult<O> {
-    const { call, result } = this.#planCorrect(modelOutput, sample, options);
+    const { call, result } = this.planCorrect(modelOutput, sample, options);
     call.run();
     return shapeCorrect<O>(result, options);
   }
@@ -265,7 +288,7 @@ export class ScoreSdeVeScheduler {
     sample: TensorLike,
     options: O = {} as O,
   ): Promise<StepCorrectResult<O>> {
-    const { call, result } = this.#planCorrect(modelOutput, sample, options);
+    const { call, result } = this.planCorrect(modelOutput, sample, options);
     await call.runAsync();
     return shapeCorrect<O>(result, options);
   }
@@ -294,7 +317,19 @@ export class ScoreSdeVeScheduler {
     return result;
   }
 
-  #planCorrect(modelOutput: TensorLike, sample: TensorLike, options: StepOptions) {
+  /** The config as JSON, which fromConfig takes. */
+  toJSON(): SchedulerConfig {
+    return this.config;
+  }
+
+  /** @internal */
+  [inspect.custom](_depth: number, options: InspectOptions): string {
+    const { config, timesteps, sigmas, discreteSigmas } = this;
+    const shown = { ...config, timesteps, sigmas, discreteSigmas };
+    return `${this.constructor.name} ${inspect(shown, { ...options, maxArrayLength: 3 })}`;
+  }
+
+  private planCorrect(modelOutput: TensorLike, sample: TensorLike, options: StepOptions) {
     if (this.timesteps === null) throw new ScoreSdeError('ERR_STATE', missingTimesteps);
     return planStepCorrect(this.config.snr, modelOutput, sample, options);
   }

@@ -23,29 +23,29 @@ import { adjacentSigma, indexOf, type Schedule } from './schedule';
 /** Where the normals of a step come from: the draw itself, or generators; the default generator without either. */
 export interface NoiseOptions {
   /** One generator, which draws the batch at once, or one a sample. */
-  generator?: Generator | readonly Generator[];
+  generator?: Generator | readonly Generator[] | undefined;
   /** The draw itself, with the dims of `sample`. */
-  noise?: TensorLike;
+  noise?: TensorLike | undefined;
   /** Where the result goes: float32, float16 or bfloat16; `sample` itself for in place. A new float32 tensor unless given. */
-  out?: TensorLike;
+  out?: TensorLike | undefined;
 }
 
 /** Options of the steps. Both take all of them, so that they may share an object, and each reads its own. */
 export interface StepOptions extends NoiseOptions {
   /** Of the predictor: where the mean goes. */
-  outMean?: TensorLike;
+  outMean?: TensorLike | undefined;
   /** Of the predictor: false leaves the mean out, and a quarter of the memory traffic. */
-  returnMean?: boolean;
+  returnMean?: boolean | undefined;
   /**
    * Of the corrector: how the step is measured. 'batch' (default, the reference): from the means of the norms over the
    * batch. 'sample': from each sample's own norms. 'dim': own gradient norm, noise norm taken as sqrt(d). 'ald':
    * 2 (snr sigma)^2.
    */
-  stepSize?: StepSize;
+  stepSize?: StepSize | undefined;
   /** Of the corrector: the noise level of 'ald', one for all or one a sample. */
-  sigma?: PerSample;
+  sigma?: PerSample | undefined;
   /** false returns an array, as the reference's tuple: [prevSample, prevSampleMean], or [prevSample]. */
-  returnDict?: boolean;
+  returnDict?: boolean | undefined;
 }
 
 const stepOptions = [
@@ -70,8 +70,8 @@ interface NoisePlan {
   inputs: Operand[];
   states: object[];
   /** On a device, where a serial stream is drawn on the host: the draw, and the end of the memory that it went to. */
-  before?: Call<unknown>;
-  after?: () => void;
+  before?: Call<unknown> | undefined;
+  after?: (() => void) | undefined;
 }
 
 /** What the normals of a step come from, checked: the draw itself, or generators. */
@@ -127,7 +127,7 @@ function outputsOf(
   x: Operand,
   inputs: Operand[],
   withMean = false,
-): { out: Target; mean?: Target } {
+): { out: Target; mean?: Target | undefined } {
   let out = options.out === undefined ? undefined : target(options.out, x, 'out');
   let mean = options.outMean === undefined || !withMean ? undefined : target(options.outMean, x, 'outMean');
   const given: Operand[] = [];
@@ -152,6 +152,14 @@ interface Update {
 }
 
 const zero = [0];
+
+function assertStepOptions(options: StepOptions): void {
+  assertOptions(options, stepOptions);
+  const { returnDict, returnMean } = options;
+  for (const flag of [returnDict, returnMean])
+    if (flag !== undefined && typeof flag !== 'boolean')
+      throw new ScoreSdeError('ERR_CONFIG', `returnDict and returnMean must be booleans, got ${show(flag)}`);
+}
 
 /** Records in which the places that no Update has are as RowStep of native/core/params.hpp begins. */
 function newRecords(count: number): Float32Array {
@@ -191,7 +199,7 @@ function recordsOf({ kind, stepSize, sigma, next, snr, e }: Update, rows: number
 function planUpdate(
   method: string,
   update: Update,
-  { x, m, out, mean }: { x: Operand; m?: Operand; out: Operand; mean?: Operand },
+  { x, m, out, mean }: { x: Operand; m?: Operand | undefined; out: Operand; mean?: Operand | undefined },
   noise: NoisePlan,
 ): KernelCall<'step'> {
   const { rows, cols } = batchShape(x);
@@ -224,7 +232,7 @@ export function planStepPred(
   sample: TensorLike,
   options: StepOptions,
 ): Plan<{ prevSample: Tensor; prevSampleMean: Tensor | undefined }> {
-  assertOptions(options, stepOptions);
+  assertStepOptions(options);
   const x = operand(sample, 'sample');
   const m = operand(modelOutput, 'modelOutput');
   assertSameDims(m, x);
@@ -268,13 +276,13 @@ export function planStepCorrect(
   sample: TensorLike,
   options: StepOptions,
 ): Plan<{ prevSample: Tensor }> {
-  assertOptions(options, stepOptions);
+  assertStepOptions(options);
   const x = operand(sample, 'sample');
   const m = operand(modelOutput, 'modelOutput');
   assertSameDims(m, x);
   const { rows } = batchShape(x);
   if (rows === 0) throw new ScoreSdeError('ERR_SHAPE', 'sample must not be an empty batch: it has no norm to measure');
-  const stepSize = options.stepSize ?? 'batch';
+  const { stepSize = 'batch' } = options;
   if (typeof stepSize !== 'string' || !Object.hasOwn(StepSizeCode, stepSize))
     throw new ScoreSdeError('ERR_CONFIG', `stepSize must be 'batch', 'sample', 'dim' or 'ald', got ${show(stepSize)}`);
   const sigma = stepSize === 'ald' ? noiseLevels(options.sigma, rows) : zero;

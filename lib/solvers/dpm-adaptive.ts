@@ -6,19 +6,19 @@ import { assertDecreasing } from './staged';
 
 export interface DpmAdaptiveOptions {
   /** 2 or 3: DPM-Solver-12 or DPM-Solver-23, the error being measured against one order less. Default 3. ERR_RANGE. */
-  order?: number;
+  order?: number | undefined;
   /** The error that a step may have, relative to |x|, >= 0. Default 0.05. ERR_RANGE. */
-  rtol?: number;
+  rtol?: number | undefined;
   /** The error that a step may have whatever x, > 0. Default 0.0039, a grey level of data in [0, 1]; k-diffusion's 0.0078 is for [-1, 1]. ERR_RANGE. */
-  atol?: number;
+  atol?: number | undefined;
   /** The first step in -ln sigma, > 0. Default 0.05. ERR_RANGE. */
-  hInit?: number;
+  hInit?: number | undefined;
   /** Coefficients of the PID controller of the step, >= 0. Defaults 0, 1, 0. ERR_RANGE. */
-  pcoeff?: number;
-  icoeff?: number;
-  dcoeff?: number;
+  pcoeff?: number | undefined;
+  icoeff?: number | undefined;
+  dcoeff?: number | undefined;
   /** A step is accepted where the controller's factor is at least this, > 0. Default 0.81. ERR_RANGE. */
-  acceptSafety?: number;
+  acceptSafety?: number | undefined;
 }
 
 /** Where a row stands. Each row has its own position. */

@@ -4,14 +4,14 @@ import { stepwise, type Row } from './staged';
 
 export interface Dpmpp3mSdeOptions {
   /** How much noise a step adds, >= 0: 1 is the reverse SDE, 0 the ODE. Default 1. ERR_RANGE. */
-  eta?: number;
+  eta?: number | undefined;
   /** Factor of the noise, >= 0. Default 1. ERR_RANGE. */
-  sNoise?: number;
+  sNoise?: number | undefined;
 }
 
 export interface Dpmpp2mSdeOptions extends Dpmpp3mSdeOptions {
   /** The form of the second-order term. Default 'midpoint'. ERR_CONFIG. */
-  solverType?: 'midpoint' | 'heun';
+  solverType?: 'midpoint' | 'heun' | undefined;
 }
 
 /** What the solvers of this file share, over h = ln(s / s') and H = h (1 + eta). */

@@ -4,15 +4,15 @@ import { stepwise } from './staged';
 
 export interface ErSdeOptions {
   /** 1, 2 or 3: the degree of D as a polynomial in sigma, plus 1. Default 3. ERR_RANGE. */
-  order?: number;
+  order?: number | undefined;
   /**
    * The noise scale phi. A number >= 0: phi(sigma) = sigma^(1 + eta), where 0 gives the ODE and 1 the reverse SDE of the
    * paper. 'authors': phi(sigma) = sigma (exp(sigma^0.3) + 10), the default of the method's authors, which depends on the
    * unit of the data. Default 1. ERR_RANGE.
    */
-  eta?: number | 'authors';
+  eta?: number | 'authors' | undefined;
   /** Factor of the noise, >= 0. Default 1. ERR_RANGE. */
-  sNoise?: number;
+  sNoise?: number | undefined;
 }
 
 /** Points of the integrals over phi, as in the authors' code. */

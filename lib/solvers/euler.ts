@@ -19,9 +19,9 @@ export function euler(options: Record<string, never> = {}): Solver {
 
 export interface EulerAncestralOptions {
   /** How much noise a step adds, >= 0: 1 is the reverse SDE, 0 the ODE. Default 1. ERR_RANGE. */
-  eta?: number;
+  eta?: number | undefined;
   /** Factor of the noise, >= 0. Default 1. ERR_RANGE. */
-  sNoise?: number;
+  sNoise?: number | undefined;
 }
 
 /**

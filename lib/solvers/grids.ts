@@ -18,17 +18,17 @@ export type Grid = (typeof gridNames)[number] | ArrayLike<number>;
 
 export interface GridOptions {
   /** Noise levels, 1 to 2^24. One level is sigmaMax. Of an array: its own number unless given, and no other. */
-  count?: number;
+  count?: number | undefined;
   /** The lowest level, > 0 and, of two levels or more, below sigmaMax. It defines `Levels.time`, of an array too. */
-  sigmaMin?: number;
+  sigmaMin?: number | undefined;
   /** The highest level, > 0. */
-  sigmaMax?: number;
+  sigmaMax?: number | undefined;
   /** Of 'karras' (7 unless given) and 'polyexponential' (1), > 0: more of it, more levels near sigmaMin. */
-  rho?: number;
+  rho?: number | undefined;
   /** See `Levels.centred`; false unless given. */
-  centred?: boolean;
+  centred?: boolean | undefined;
   /** See `Levels.calls`. */
-  calls?: number;
+  calls?: number | undefined;
 }
 
 /** The largest number of steps: the largest of a schedule. */

@@ -9,15 +9,15 @@ export interface Churn {
   /** S_churn, >= 0; 0 is none. ERR_RANGE. */
   amount: number;
   /** S_min and S_max, >= 0: only steps from a sigma between them churn. Default 0 and no bound. ERR_RANGE. */
-  min?: number;
-  max?: number;
+  min?: number | undefined;
+  max?: number | undefined;
   /** S_noise, the factor of the noise, >= 0. Default 1. ERR_RANGE. */
-  noise?: number;
+  noise?: number | undefined;
 }
 
 export interface HeunOptions {
   /** Default none. */
-  churn?: Churn;
+  churn?: Churn | undefined;
 }
 
 /**
@@ -68,7 +68,7 @@ export function heun(options: HeunOptions = {}): Solver {
   });
 }
 
-function churnOf(churn: Churn): { amount: number; min: number; max?: number; noise: number } {
+function churnOf(churn: Churn): { amount: number; min: number; max?: number | undefined; noise: number } {
   assertKnown('heun (churn)', churn, ['amount', 'min', 'max', 'noise']);
   if (churn.amount === undefined)
     throw new ScoreSdeError('ERR_CONFIG', `churn must have an amount, got ${show(churn)}`);

@@ -1,5 +1,5 @@
 import { ScoreSdeError } from '../errors';
-import { show } from '../options';
+import { givenOptions, show } from '../options';
 import { dpmAdaptive, type DpmAdaptiveOptions } from './dpm-adaptive';
 import { dpmpp2m, dpmpp2mSde, dpmpp3mSde, type Dpmpp2mSdeOptions } from './dpm-solver';
 import { erSde, type ErSdeOptions } from './er-sde';
@@ -45,6 +45,7 @@ export const solvers = {
 
 /** A solver by its name, as a table shows it. */
 export interface SolverEntry {
+  /** The name by which `solver` takes it. */
   readonly name: string;
   /** Network calls a step, in words. */
   readonly callsPerStep: string;
@@ -261,11 +262,11 @@ export function solverOf(
   if (maker === undefined)
     throw new ScoreSdeError('ERR_CONFIG', `there is no solver ${show(solver)}; expected ${solverNames.join(', ')}`);
   assertKnown(solver, options, maker.options);
-  const given = { ...options } as { [key: string]: Json | undefined };
+  const given = givenOptions(options, maker.options) as { [key: string]: Json | undefined };
   const { corrector } = given;
   const has = (key: string) =>
     !(corrector === 'none' && correction.includes(key)) && !(corrector === 'ald' && key === 'stepSize');
-  for (const key of maker.options.filter(has)) given[key] ??= defaults[key];
+  for (const key of maker.options.filter(has)) if (given[key] === undefined) given[key] = defaults[key];
   return maker.make(given as never);
 }
 

@@ -4,7 +4,7 @@ import { stepwise } from './staged';
 
 export interface MultistepOptions {
   /** 1 to 4: how many of the last eps the steps use. Default 4. ERR_RANGE. */
-  order?: number;
+  order?: number | undefined;
 }
 
 /**

@@ -1,16 +1,16 @@
 import { ScoreSdeError } from '../errors';
-import { isPlainObject, show } from '../options';
+import { holdsOptions, show, unknownOption } from '../options';
 
-/** ERR_CONFIG unless `options` is an object literal with no keys but the `known` ones. An undefined value counts as not given. */
+/** ERR_CONFIG unless `options` can hold options, and has only `known` ones. */
 export function assertKnown(solver: string, options: unknown, known: readonly string[]): void {
-  if (!isPlainObject(options))
+  if (!holdsOptions(options, known))
     throw new ScoreSdeError('ERR_CONFIG', `${solver}: options must be an object of named values, got ${show(options)}`);
-  for (const [key, value] of Object.entries(options))
-    if (value !== undefined && !known.includes(key))
-      throw new ScoreSdeError(
-        'ERR_CONFIG',
-        `solver ${show(solver)} has no option ${show(key)}; ${known.length === 0 ? 'it has none' : `expected ${known.join(', ')}`}`,
-      );
+  const unknown = unknownOption(options, known);
+  if (unknown !== undefined)
+    throw new ScoreSdeError(
+      'ERR_CONFIG',
+      `solver ${show(solver)} has no option ${show(unknown)}; ${known.length === 0 ? 'it has none' : `expected ${known.join(', ')}`}`,
+    );
 }
 
 /** A finite number >= 0, or `missing` where none is given. ERR_RANGE. */

@@ -9,20 +9,20 @@ import { staged } from './staged';
 
 export interface PredictorCorrectorOptions {
   /** Default 'reverse_diffusion'. ERR_CONFIG. */
-  predictor?: PredictorName;
+  predictor?: PredictorName | undefined;
   /** Default 'langevin'. ERR_CONFIG. */
-  corrector?: CorrectorName;
+  corrector?: CorrectorName | undefined;
   /** Corrections before each prediction, an integer >= 0; 0 is no corrector. Default 1. ERR_RANGE. */
-  correctSteps?: number;
+  correctSteps?: number | undefined;
   /** Signal-to-noise ratio of the corrector's step, >= 0. Default 0.15. ERR_RANGE. */
-  snr?: number;
+  snr?: number | undefined;
   /** How 'langevin' measures its step: see `StepOptions`. Default 'batch'. ERR_CONFIG. */
-  stepSize?: StepSize;
+  stepSize?: StepSize | undefined;
   /**
    * 'score_sde': the numbers and draws of yang-song/score_sde where they differ: 'euler_maruyama' with h = 1 / N and without
    * the last denoising; draws that are taken and not used; a corrector alone without the last denoising. ERR_CONFIG.
    */
-  compat?: 'score_sde';
+  compat?: 'score_sde' | undefined;
 }
 
 /**

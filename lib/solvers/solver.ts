@@ -17,6 +17,7 @@ export interface Levels {
   readonly time: ArrayLike<number>;
   /** The scheduler's range of noise levels, by which `time` is defined. */
   readonly sigmaMin: number;
+  /** The highest noise level. */
   readonly sigmaMax: number;
   /** Steps of the whole grid. The levels may be its last ones only (`levelsFrom`). */
   readonly total: number;
@@ -26,7 +27,7 @@ export interface Levels {
    * Network calls to make in all. A solver leaves out corrections until it makes no more, but each step has one call at
    * least. As many as the steps take unless given.
    */
-  readonly calls?: number;
+  readonly calls?: number | undefined;
 }
 
 /**
@@ -46,17 +47,22 @@ export type Update =
  * `marks`.
  */
 export interface LinearUpdate {
+  /** Tells it from the other updates. */
   readonly kind: 'linear';
+  /** The factor of x. */
   readonly a: number;
+  /** The factors of D and of the D of the calls before, the newest first. */
   readonly b: readonly number[];
-  readonly base?: number;
+  /** The factor of the x that a stage before has marked. */
+  readonly base?: number | undefined;
+  /** The factor of the noise z. */
   readonly e: number;
   /** 'noise': the b's multiply eps = (x - D) / sigma of each call in place of D. All updates of a solver are of one kind. */
-  readonly of?: 'noise';
+  readonly of?: 'noise' | undefined;
   /** Keeps x as X0 before the update. */
-  readonly marks?: boolean;
+  readonly marks?: boolean | undefined;
   /** Of adaptive solvers: the result of lower order whose distance from x' is the error: b[0] D + ... + base X0. */
-  readonly low?: { readonly b: readonly number[]; readonly base: number };
+  readonly low?: { readonly b: readonly number[]; readonly base: number } | undefined;
 }
 
 /** One network call and one update. */
@@ -65,6 +71,7 @@ export interface Stage {
   readonly step: number;
   /** What the network is told. */
   readonly sigma: number;
+  /** What is done after the network call. */
   readonly update: Update;
   /** Draws that the update takes from the row's stream: 1 where it adds noise. A draw may be taken and not used, as the reference does. */
   readonly draws: 0 | 1;
@@ -74,7 +81,7 @@ export interface Stage {
    * false: the update alone, without a network call (an adaptive solver's way back after a rejection). It pushes nothing:
    * b[0] is 0, and b[1] multiplies the D of the last call, b[2] the one before, as always.
    */
-  readonly calls?: false;
+  readonly calls?: false | undefined;
 }
 
 /**
@@ -84,6 +91,7 @@ export interface Stage {
 export interface Solver<Position extends Json = Json> {
   /** The name by which it is made again, with its options, after a run was saved. */
   readonly name: string;
+  /** Its options, as data: solvers of the same name and options are the same. */
   readonly options: { readonly [key: string]: Json };
   /** Which levels it takes where no grid is given: 'reference' are the scheduler's own tables. */
   readonly grid: 'karras' | 'reference';
@@ -110,5 +118,5 @@ export interface Solver<Position extends Json = Json> {
    * Of adaptive solvers: the error is the root mean square of (x' - low) / max(atol, rtol max(|low|, |low of the accepted
    * step before|)). In the first step the start takes the place of the latter.
    */
-  readonly tolerance?: { readonly rtol: number; readonly atol: number };
+  readonly tolerance?: { readonly rtol: number; readonly atol: number } | undefined;
 }

@@ -7,18 +7,18 @@ export interface StagedSolver {
   name: string;
   options: { readonly [key: string]: Json };
   /** 'karras' unless given. */
-  grid?: 'karras' | 'reference';
+  grid?: 'karras' | 'reference' | undefined;
   /** true unless given. */
-  centred?: boolean;
+  centred?: boolean | undefined;
   stochastic: boolean;
   history: number;
   /** One a network call unless given. */
-  steps?: (calls: number) => number;
+  steps?: ((calls: number) => number) | undefined;
   /** Network calls, which are its stages; one a step unless given. */
-  calls?: (levels: Levels) => number;
-  opening?: (levels: Levels) => number;
+  calls?: ((levels: Levels) => number) | undefined;
+  opening?: ((levels: Levels) => number) | undefined;
   /** false: the solver also takes levels that repeat or do not end at 0, as the reference's tables may. true unless given. */
-  decreasing?: boolean;
+  decreasing?: boolean | undefined;
   stage: (levels: Levels, index: number) => Stage;
 }
 
@@ -58,12 +58,12 @@ export function staged(spec: StagedSolver): Solver<number> {
 export interface Row {
   readonly a: number;
   readonly b: readonly number[];
-  readonly e?: number;
+  readonly e?: number | undefined;
 }
 
 /** A solver of one network call and one linear update a step: `row` is that of step i. */
 export function stepwise(
-  spec: Omit<StagedSolver, 'stage'> & { of?: 'noise'; row: (levels: Levels, i: number) => Row },
+  spec: Omit<StagedSolver, 'stage'> & { of?: 'noise' | undefined; row: (levels: Levels, i: number) => Row },
 ): Solver<number> {
   const { row, of, ...rest } = spec;
   return staged({

@@ -8,7 +8,7 @@ import type { Levels } from './solver';
  */
 export function levelsOfSchedule(
   schedule: Schedule,
-  options: { sigmaMin: number; sigmaMax: number; centred?: boolean; calls?: number },
+  options: { sigmaMin: number; sigmaMax: number; centred?: boolean | undefined; calls?: number | undefined },
 ): Levels {
   const { sigmas, discreteSigmas } = schedule;
   const total = sigmas.length;

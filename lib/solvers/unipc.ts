@@ -4,11 +4,11 @@ import { stepwise } from './staged';
 
 export interface UnipcOptions {
   /** 1 to 3. Default 3. ERR_RANGE. */
-  order?: number;
+  order?: number | undefined;
   /** The factor B of the differences of D: 'bh1' is -h, 'bh2' is exp(-h) - 1. Default 'bh2'. ERR_CONFIG. */
-  variant?: 'bh1' | 'bh2';
+  variant?: 'bh1' | 'bh2' | undefined;
   /** Whether the order falls to 1 at the last steps. Default true. ERR_CONFIG. */
-  lowerOrderFinal?: boolean;
+  lowerOrderFinal?: boolean | undefined;
 }
 
 /**

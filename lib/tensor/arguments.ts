@@ -1,8 +1,6 @@
 import { reasonOf, ScoreSdeError } from '../errors';
 import { show } from '../options';
-import { Dtype } from '../native/abi';
-import { native } from '../native/addon';
-import { typedData, type TensorData, type TensorType } from './data';
+import { typedData, widened } from './data';
 import { Tensor } from './tensor';
 
 /** One number for all samples, or one for each: a number, an array, a typed array, or a tensor of at most one axis. */
@@ -62,14 +60,6 @@ export function elementsOf(like: { data?: unknown; type?: unknown }, name: strin
   if (isNumbers) return given as ArrayLike<unknown>;
   const { data, type } = typedData(given, like.type, name);
   return widened(data, type);
-}
-
-/** float16 or bfloat16 bits as float32 values; data of another type unchanged. */
-export function widened(data: TensorData, type: TensorType): TensorData {
-  if (type !== 'float16' && type !== 'bfloat16') return data;
-  const values = new Float32Array(data.length);
-  native.convert(data.length, data as Uint16Array, Dtype[type], values, Dtype.float32);
-  return values;
 }
 
 /** ERR_SHAPE unless `list` has one value, or `rows` values. */

@@ -1,5 +1,7 @@
 import { ScoreSdeError } from '../errors';
 import { show } from '../options';
+import { Dtype } from '../native/abi';
+import { native } from '../native/addon';
 
 export interface DataTypes {
   float32: Float32Array;
@@ -59,7 +61,7 @@ export function arrayOver<T extends TensorType>(type: T, buffer: ArrayBuffer): D
 }
 
 /** Why a buffer cannot be used, or undefined. Node-API takes no SharedArrayBuffer; a resizable buffer may shrink during a call. */
-export function unfixed(buffer: ArrayBufferLike & { resizable?: boolean }): string | undefined {
+export function unfixed(buffer: ArrayBufferLike & { resizable?: boolean | undefined }): string | undefined {
   // Not `instanceof SharedArrayBuffer`: the buffer may be of another realm.
   const isShared =
     !(buffer instanceof ArrayBuffer) && Object.prototype.toString.call(buffer) === '[object SharedArrayBuffer]';
@@ -112,4 +114,12 @@ export function typedData(data: unknown, type: unknown, name: string): { data: T
   const view = data as TensorData;
   const bits = arrayName === 'Float16Array' ? new Uint16Array(view.buffer, view.byteOffset, view.length) : view;
   return { data: bits, type: named as TensorType };
+}
+
+/** float16 or bfloat16 bits as float32 values; data of another type unchanged. */
+export function widened(data: TensorData, type: TensorType): TensorData {
+  if (type !== 'float16' && type !== 'bfloat16') return data;
+  const values = new Float32Array(data.length);
+  native.convert(data.length, data as Uint16Array, Dtype[type], values, Dtype.float32);
+  return values;
 }

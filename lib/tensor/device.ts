@@ -5,8 +5,8 @@ import { native } from '../native/addon';
 import { deviceIndex } from '../native/memory';
 
 /** A CUDA device's index, from its name; 'cuda' where undefined. ERR_CONFIG, ERR_CUDA_UNAVAILABLE. */
-export function cudaIndex(device: unknown): number {
-  const place = resolveDevice(device ?? 'cuda');
+export function cudaIndex(device: unknown = 'cuda'): number {
+  const place = resolveDevice(device);
   if (place !== 'cpu') return deviceIndex(place);
   throw new ScoreSdeError('ERR_CONFIG', `device must be a CUDA device, got ${show(device)}`);
 }

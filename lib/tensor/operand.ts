@@ -155,7 +155,7 @@ export function target(
   out: TensorLike | undefined,
   like: Pick<Operand, 'name' | 'dims'>,
   name: string,
-  options: { type?: StateType; device?: string } = {},
+  options: { type?: StateType | undefined; device?: string | undefined } = {},
 ): Target {
   if (out === undefined) {
     const tensor = Tensor.empty(like.dims, options);

@@ -1,3 +1,4 @@
+import { Buffer } from 'node:buffer';
 import { types } from 'node:util';
 import { ScoreSdeError } from '../errors';
 import { assertOptions, show } from '../options';
@@ -9,40 +10,45 @@ import { cudaIndex, cudaStream } from './device';
 
 /** CUDA Array Interface, version 3 (the protocol of Numba, CuPy and PyTorch). */
 export interface CudaArrayInterface {
+  /** The dims. */
   readonly shape: readonly number[];
   /** numpy's type string: '<f4', '<f2', '|u1', ...; '<V2' for bfloat16, which numpy does not have. */
   readonly typestr: string;
   /** The address, and whether the memory is read-only. */
   readonly data: readonly [pointer: bigint, readonly: boolean];
+  /** null: the memory is dense and row-major. */
   readonly strides: null;
   /** The cudaStream_t that writes the elements: a consumer orders its work after it. */
   readonly stream: bigint;
+  /** The protocol's version. */
   readonly version: 3;
 }
 
 /** What opens a tensor's memory in another process on the same machine; plain JSON. */
 export interface IpcHandle {
+  /** Element type. */
   readonly type: TensorType;
+  /** The shape, row-major. */
   readonly dims: readonly number[];
   /** The device, 'cuda:N', as the exporting process numbers them. */
   readonly device: string;
   /** The 64 bytes of a cudaIpcMemHandle_t in base64, of a whole cudaMalloc block. */
   readonly handle: string;
   /** Bytes from the beginning of the block to the first element. Default 0. */
-  readonly offset?: number;
+  readonly offset?: number | undefined;
 }
 
 export interface PointerOptions {
   /** Element type. Default 'float32'. */
-  type?: TensorType;
+  type?: TensorType | undefined;
   /** 'cuda' (cuda:0) or 'cuda:N'. Default 'cuda:0'. */
-  device?: string;
+  device?: string | undefined;
   /** The owner of the memory, kept alive while the tensor is used. */
   owner?: unknown;
   /** Called once, when the tensor is disposed or collected and the device has finished its work on it. */
-  release?: () => void;
+  release?: (() => void) | undefined;
   /** The cudaStream_t that writes the elements: this package's work on the tensor begins after its present work. */
-  stream?: bigint;
+  stream?: bigint | undefined;
 }
 
 export interface StreamOptions {
@@ -50,7 +56,7 @@ export interface StreamOptions {
    * A cudaStream_t of the other library. toDLPack: its later work begins after the present work on the tensor.
    * fromDLPack: this package's work on the tensor begins after its present work.
    */
-  stream?: bigint;
+  stream?: bigint | undefined;
 }
 
 /** A Tensor, as far as this file uses it. tensor.ts, above this file, makes Tensors of what the functions here return. */

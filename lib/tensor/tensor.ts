@@ -1,11 +1,13 @@
+import { inspect, type InspectOptions } from 'node:util';
 import { resolveDevice } from '../devices';
 import { ScoreSdeError } from '../errors';
-import { assertOptions, show } from '../options';
+import { assertOptions, extensionOf, show } from '../options';
 import { native } from '../native/addon';
 import { bufferOf, DeviceMemory } from '../native/memory';
 import { assertIdle, inOrder, isBusy } from '../native/order';
 import { arrayOver, assertFixed, assertType, elementBytes, sizeOfDims, typedData } from './data';
 import type { DataTypes, TensorType } from './data';
+import { inspected, jsonOf, type TensorJson } from './display';
 import { cudaArrayInterface, fromDLPack, fromIpcHandle, fromPointer, toDLPack, toIpcHandle } from './sharing';
 import type { CudaArrayInterface, IpcHandle, PointerOptions, StreamOptions } from './sharing';
 
@@ -13,17 +15,19 @@ export { sizeOfDims, type TensorData, type TensorType } from './data';
 
 /** What every tensor argument accepts: a Tensor, an ort.Tensor, or any object with `data` and `dims`. The data are used in place, not copied. */
 export interface TensorLike {
+  /** A typed array of the elements, dense and row-major. */
   readonly data: unknown;
+  /** The shape. Its product is the data's length. */
   readonly dims: readonly number[];
   /** The element type. Only bfloat16 needs it: a Uint16Array is float16 otherwise. */
-  readonly type?: string;
+  readonly type?: string | undefined;
 }
 
 export interface TensorOptions {
   /** Element type. Default 'float32'. */
-  type?: TensorType;
+  type?: TensorType | undefined;
   /** Where the memory is: 'cpu' (default), 'cuda' (cuda:0), 'cuda:N', or 'auto' (the first usable GPU, else the CPU). */
-  device?: string;
+  device?: string | undefined;
 }
 
 interface Parts<T extends TensorType> {
@@ -37,12 +41,16 @@ interface Parts<T extends TensorType> {
  * the other. A tensor that this package allocates is 64-byte aligned, and `dispose()` frees its memory; a tensor made from
  * data is a view of that data.
  *
+ * Its content is its own properties, so that tools which compare, clone or spread objects see it. What structuredClone or
+ * postMessage make of a tensor is a {@link TensorLike} without methods. Of a tensor on a device they throw, as `data` does.
+ *
  * A tensor that is not disposed is freed after garbage collection, at the earliest in the event loop's next turn. A long loop
  * without `await` should therefore pass `out` or call `dispose()`. While an asynchronous call uses a tensor, its memory must
  * not be transferred to another thread.
  */
 export class Tensor<T extends TensorType = TensorType> implements TensorLike {
   readonly type: T;
+  /** The shape, row-major; frozen. */
   readonly dims: readonly number[];
   /** Number of elements. */
   readonly size: number;
@@ -50,8 +58,14 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
   readonly location: 'cpu' | 'gpu-buffer';
   /** Where the memory is, by this package's names: 'cpu', 'cuda:0', ... */
   readonly device: string;
-  #data: DataTypes[T] | DeviceMemory | undefined;
+  #onDevice: DeviceMemory | undefined;
   #owned = false;
+  /**
+   * The elements, in place. Length 0 where the ArrayBuffer was transferred.
+   * @throws ScoreSdeError ERR_DISPOSED; ERR_STATE (a tensor on a device)
+   */
+  // The last field, which V8 can delete without making the object a slow one.
+  readonly data: DataTypes[T];
 
   /**
    * @param type Element type. Default: that of the data's class (Uint16Array: float16)
@@ -87,7 +101,11 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     this.type = actual as T;
     this.dims = Object.freeze(Array.from(dims as number[]));
     this.size = size;
-    this.#data = data as DataTypes[T] | DeviceMemory;
+    this.data = data as DataTypes[T];
+    if (data instanceof DeviceMemory) {
+      this.#onDevice = data;
+      Object.defineProperty(this, 'data', dataOnDevice);
+    }
   }
 
   /**
@@ -96,7 +114,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
    */
   static empty<T extends TensorType = 'float32'>(
     dims: readonly number[],
-    options: TensorOptions & { type?: T } = {},
+    options: TensorOptions & { type?: T | undefined } = {},
   ): Tensor<T> {
     assertOptions(options, ['type', 'device']);
     const { type = 'float32' as T } = options;
@@ -106,12 +124,12 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     const size = sizeOfDims(dims, 'dims');
     const memory =
       device === 'cpu' ? arrayOver(type, native.allocate(size * each)) : DeviceMemory.allocate(device, size, each);
-    return Tensor.#owning({ type, memory, dims });
+    return Tensor.#owning(this, { type, memory, dims });
   }
 
   /** A tensor whose dispose() frees `memory`. */
-  static #owning<T extends TensorType>({ type, memory, dims }: Parts<T>): Tensor<T> {
-    const tensor = new Tensor<T>(type, memory as DataTypes[T], dims);
+  static #owning<T extends TensorType>(receiver: unknown, { type, memory, dims }: Parts<T>): Tensor<T> {
+    const tensor = new (extensionOf(receiver, Tensor))<T>(type, memory as DataTypes[T], dims);
     tensor.#owned = true;
     return tensor;
   }
@@ -122,9 +140,9 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
    */
   static zeros<T extends TensorType = 'float32'>(
     dims: readonly number[],
-    options: TensorOptions & { type?: T } = {},
+    options: TensorOptions & { type?: T | undefined } = {},
   ): Tensor<T> {
-    const tensor = Tensor.empty(dims, options);
+    const tensor = Tensor.empty.call(this, dims, options) as Tensor<T>;
     const { memory } = tensor;
     if (memory instanceof DeviceMemory) native.deviceClear(memory.handle);
     else new Uint8Array(memory.buffer).fill(0);
@@ -133,28 +151,37 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
 
   /** @internal The elements in place. ERR_DISPOSED. */
   get memory(): DataTypes[T] | DeviceMemory {
-    if (this.disposed) throw new ScoreSdeError('ERR_DISPOSED', `the tensor [${this.dims.join(', ')}] is disposed`);
-    return this.#data!;
-  }
-
-  /**
-   * The elements, in place.
-   * @throws ScoreSdeError ERR_DISPOSED; ERR_STATE (a tensor on a device)
-   */
-  get data(): DataTypes[T] {
-    const { memory } = this;
-    if (memory instanceof DeviceMemory)
-      throw new ScoreSdeError(
-        'ERR_STATE',
-        `the tensor [${this.dims.join(', ')}] lies on ${this.device}: await its getData(), or to('cpu')`,
-      );
-    return memory;
+    if (this.disposed) throw disposedError(this);
+    return this.location === 'cpu' ? this.data : Tensor.#deviceMemory(this);
   }
 
   /** Whether the memory is gone: freed by dispose(), or its ArrayBuffer detached. */
   get disposed(): boolean {
-    const data = this.#data;
-    return data instanceof DeviceMemory ? data.released : data?.length !== this.size;
+    if (!Object.hasOwn(this, 'data')) return true;
+    return this.location === 'cpu' ? this.data.length !== this.size : Tensor.#deviceMemory(this).released;
+  }
+
+  static {
+    // What is left of `data` once it is deleted. A tool that copies objects property by property reads and sets it on its copy.
+    Object.defineProperty(this.prototype, 'data', {
+      get(this: Tensor) {
+        if (#owned in this) throw disposedError(this);
+        return undefined;
+      },
+      set(this: Tensor, value: unknown) {
+        Object.defineProperty(this, 'data', { value, writable: true, enumerable: true, configurable: true });
+      },
+      configurable: true,
+    });
+  }
+
+  static #deviceMemory(tensor: Tensor): DeviceMemory {
+    const { device } = tensor;
+    if (#onDevice in tensor) return tensor.#onDevice!;
+    throw new ScoreSdeError(
+      'ERR_STATE',
+      `the memory of a tensor on ${device} is not reached through a Proxy or a copy: pass the Tensor itself (Vue: markRaw)`,
+    );
   }
 
   /**
@@ -207,7 +234,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
       assertIdle({ reads: [memory], writes: [] }, 'clone');
       const { index, length, byteLength } = memory;
       const copy = new DeviceMemory(native.deviceClone(memory.handle), index, length, byteLength);
-      return Tensor.#owning({ type: this.type, memory: copy, dims: this.dims });
+      return Tensor.#owning(Tensor, { type: this.type, memory: copy, dims: this.dims });
     }
     assertIdle({ reads: [memory.buffer], writes: [] }, 'clone');
     const copy = Tensor.empty(this.dims, { type: this.type });
@@ -215,11 +242,27 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     return copy;
   }
 
+  /**
+   * A copy on the CPU in memory of JavaScript's own, which a transfer list takes: `postMessage(copy, [copy.data.buffer])`.
+   * Memory that this package allocates cannot be transferred: Node.js 20 copies it without a word, later versions throw.
+   * @throws ScoreSdeError ERR_STATE (a tensor on a device), ERR_BUSY (an asynchronous call writes this tensor), ERR_DISPOSED
+   */
+  toOwned(): Tensor<T> {
+    if (this.disposed) throw disposedError(this);
+    const { data } = this;
+    assertIdle({ reads: [data.buffer], writes: [] }, 'toOwned');
+    return new Tensor<T>(this.type, data.slice() as DataTypes[T], this.dims);
+  }
+
   /** Frees the memory after the asynchronous calls that use it. A view only drops its reference. May be called repeatedly. */
   dispose(): void {
-    const data = this.#data;
-    this.#data = undefined;
-    if (data === undefined || !this.#owned) return;
+    if (!Object.hasOwn(this, 'data')) return;
+    const data = this.location === 'cpu' ? this.data : Tensor.#deviceMemory(this);
+    Reflect.deleteProperty(this, 'data');
+    // Through a Proxy nothing tells who owns the memory: it is freed when the tensor is collected.
+    if (!(#owned in this)) return;
+    this.#onDevice = undefined;
+    if (!this.#owned) return;
     const access = { reads: [], writes: [bufferOf(data)] };
     const free = () => (data instanceof DeviceMemory ? data.release() : native.detach(data.buffer as ArrayBuffer));
     if (isBusy(access)) void inOrder(access, async () => free());
@@ -231,13 +274,27 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
   }
 
   /**
+   * The tensor as JSON: `new Tensor(type, TYPED_ARRAY.from(data), dims)` makes it again. What JSON has no number for (NaN,
+   * infinities, int64) is text.
+   * @throws ScoreSdeError ERR_DISPOSED; ERR_STATE (a tensor on a device)
+   */
+  toJSON(): TensorJson {
+    return jsonOf(this);
+  }
+
+  /** @internal */
+  [inspect.custom](_depth: number, options: InspectOptions): string {
+    return inspected(this, this.constructor.name, options);
+  }
+
+  /**
    * A tensor in CUDA memory of another owner, used in place.
    * @param pointer The address of the first element, aligned to the element type
    * @param dims The shape, dense and row-major
    * @throws ScoreSdeError ERR_CONFIG, ERR_SHAPE, ERR_DTYPE, ERR_CUDA_UNAVAILABLE; ERR_CUDA (no device memory at the address)
    */
   static fromPointer(pointer: bigint, dims: readonly number[], options?: PointerOptions): Tensor {
-    return Tensor.#owning(fromPointer(pointer, dims, options));
+    return Tensor.#owning(this, fromPointer(pointer, dims, options));
   }
 
   /**
@@ -264,7 +321,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
    * @throws ScoreSdeError ERR_DTYPE (no such element type), ERR_SHAPE (not contiguous), ERR_CONFIG (not on a CUDA device), ERR_CUDA_UNAVAILABLE, ERR_STATE (taken already)
    */
   static fromDLPack(external: object, options?: StreamOptions): Tensor {
-    return Tensor.#owning(fromDLPack(external, options));
+    return Tensor.#owning(this, fromDLPack(external, options));
   }
 
   /**
@@ -282,8 +339,25 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
    * @throws ScoreSdeError ERR_CONFIG (no handle, another device), ERR_DTYPE, ERR_SHAPE (a smaller block), ERR_CUDA, ERR_CUDA_UNAVAILABLE
    */
   static fromIpcHandle(json: IpcHandle): Tensor {
-    return Tensor.#owning(fromIpcHandle(json));
+    return Tensor.#owning(this, fromIpcHandle(json));
   }
+}
+
+/** The own property `data` of a tensor on a device, also for who compares, clones or spreads it. */
+const dataOnDevice: PropertyDescriptor & ThisType<Tensor> = {
+  get() {
+    if (this.disposed) throw disposedError(this);
+    throw new ScoreSdeError(
+      'ERR_STATE',
+      `the tensor [${this.dims.join(', ')}] lies on ${this.device}: await its getData(), or to('cpu')`,
+    );
+  },
+  enumerable: true,
+  configurable: true,
+};
+
+function disposedError({ dims }: Tensor): ScoreSdeError {
+  return new ScoreSdeError('ERR_DISPOSED', `the tensor [${dims.join(', ')}] is disposed`);
 }
 
 /** The receiver of a method, which `call` can make anything. ERR_DTYPE. */

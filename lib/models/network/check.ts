@@ -1,3 +1,4 @@
+import { now } from '../../clock';
 import { Generator } from '../../random/generator';
 import { Tensor } from '../../tensor/tensor';
 import { parameterizationOf, type NetworkKind } from './kind';
@@ -86,9 +87,9 @@ export async function checkKind({ dims, kind, sigmaRange, run, patience }: Check
 
   const name = nameOf(kind);
   if (await isFitting(kind, mostLeft.said)) return { fits: true, why: `it acts as ${name}` };
-  const since = performance.now();
+  const since = now();
   for (const other of othersThan(kind, sigmaRange)) {
-    if (performance.now() - since > patience) break;
+    if (now() - since > patience) break;
     if (await isFitting({ ...other, dataRange: kind.dataRange }, mostLeft.other))
       return {
         fits: false,

@@ -1,6 +1,6 @@
 import { ScoreSdeError } from '../../errors';
 import { show } from '../../options';
-import type { ModelInput, ModelInputs, Parameterization } from '../model';
+import { assertInputs, type ModelInput, type ModelInputs, type Parameterization } from '../model';
 import { kindOptions, parameterizationOf, type NetworkKind } from './kind';
 import {
   assertFits,
@@ -18,13 +18,13 @@ import {
 /** The roles of a network's inputs and outputs, where their names do not tell. */
 export interface NetworkOptions extends NetworkKind {
   /** The input for the states. Default: 'sample', else the only one whose type and rank fit. */
-  sample?: string;
+  sample?: string | undefined;
   /** The input for sigma. Default: 'timestep', else the only one whose type and shape fit. */
-  timestep?: string;
+  timestep?: string | undefined;
   /** The output with the score. Default: 'out_sample', else the only output. */
-  output?: string;
+  output?: string | undefined;
   /** Values of further inputs, by name, for runs that do not give them. */
-  defaultInputs?: ModelInputs;
+  defaultInputs?: ModelInputs | undefined;
 }
 
 export const networkOptions = ['sample', 'timestep', 'output', 'defaultInputs', ...kindOptions] as const;
@@ -42,7 +42,7 @@ function choose(
   usual: string,
   rules: ((port: Port) => boolean)[],
 ): Port {
-  const found = ports.find((port) => port.name === (named ?? usual));
+  const found = ports.find((port) => port.name === (named === undefined ? usual : named));
   if (found) return found;
   for (const rule of named === undefined ? rules : []) {
     const fitting = ports.filter(rule);
@@ -71,6 +71,7 @@ export class Contract {
     readonly outputs: readonly Port[],
     private readonly options: NetworkOptions,
   ) {
+    if (options.defaultInputs !== undefined) assertInputs(options.defaultInputs, 'defaultInputs');
     this.sample = choose(inputs, 'sample', options.sample, 'sample', [
       (p) => isFloat(p) && p.shape.length > 1 && !isPerSample(p),
       (p) => isFloat(p) && p.shape.length > 1,
@@ -145,7 +146,8 @@ export class Contract {
     const own = (inputs: ModelInputs | undefined, name: string): ModelInput | undefined =>
       inputs !== undefined && Object.hasOwn(inputs, name) ? inputs[name] : undefined;
     for (const port of this.further) {
-      const value = own(given, port.name) ?? own(this.options.defaultInputs, port.name);
+      let value = own(given, port.name);
+      if (value === undefined) value = own(this.options.defaultInputs, port.name);
       if (value === undefined)
         throw new ScoreSdeError(
           'ERR_MODEL',

@@ -133,7 +133,7 @@ function preconditionerOf(given: Preconditioning): Parameterization {
 interface Told {
   readonly label: (sigma: number) => number;
   /** Whether the network sees x alpha. */
-  readonly seesAlpha?: boolean;
+  readonly seesAlpha?: boolean | undefined;
 }
 
 function labelOf(given: Conditioning, isInteger: boolean): Told {

@@ -8,6 +8,7 @@ import type { ModelInput } from '../model';
 
 /** An input or output of a network, as its metadata describes it. */
 export interface Port {
+  /** Its name in the network. */
   readonly name: string;
   /** Element type, by onnxruntime's name. */
   readonly type: string;
@@ -30,9 +31,9 @@ export interface BatchRules {
   /** The number of samples. */
   readonly size: number;
   /** The batch size that the network fixes, where the caller fills calls up to it. */
-  readonly fixed?: number;
+  readonly fixed?: number | undefined;
   /** The name of the batch axis, if it has one. */
-  readonly axis?: string;
+  readonly axis?: string | undefined;
   /** Whether each sample may have a call of its own, so that an input of one value a call can differ among samples. */
   readonly divisible: boolean;
 }

@@ -8,7 +8,7 @@ import type { ModelContext, ModelInputs, Parameterization, ScoreModel } from '..
 
 /** As ModelContext, with memory of any state type for the score. */
 interface ScoreContext extends Omit<ModelContext, 'out'> {
-  readonly out?: TensorLike;
+  readonly out?: TensorLike | undefined;
 }
 
 /** The score by a network's output, called outside of a run: two passes beside the network's call. */

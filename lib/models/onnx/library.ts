@@ -25,7 +25,7 @@ const names: Record<string, RegExp> = {
 export function findLibrary(libraryPath?: string): LibraryPlace {
   if (libraryPath !== undefined && (typeof libraryPath !== 'string' || libraryPath === ''))
     throw new ScoreSdeError('ERR_CONFIG', `libraryPath must be the path of a library, got ${show(libraryPath)}`);
-  const named = libraryPath ?? process.env.SCORE_SDE_ONNXRUNTIME;
+  const named = libraryPath === undefined ? process.env.SCORE_SDE_ONNXRUNTIME : libraryPath;
   if (named) return { path: resolve(named), shared: false };
   const application = process.argv[1] === undefined ? process.cwd() : dirname(process.argv[1]);
   for (const from of [application, __dirname]) {

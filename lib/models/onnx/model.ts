@@ -10,6 +10,7 @@ import { numbersOf, type PerSample } from '../../tensor/arguments';
 import { Tensor, type TensorLike } from '../../tensor/tensor';
 import { Contract } from '../network/contract';
 import { scoreOf } from '../network/score';
+import { extensionOf } from '../../options';
 import { assertGoesOn, onAbort, Wait } from '../../signals';
 import { checkKind, kindText, type KindCheck } from '../network/check';
 import {
@@ -58,7 +59,7 @@ const portOf = ({ name, type, shape }: NetworkPort): Port => ({
 /** Options of one run of a network. */
 export interface RunContext extends Omit<ModelContext, 'out'> {
   /** Where the score goes: the dims of `sample`, float32, float16 or bfloat16. Default: a new float32 tensor. */
-  readonly out?: TensorLike;
+  readonly out?: TensorLike | undefined;
 }
 
 /** What is known of a network beside its file. */
@@ -69,10 +70,11 @@ export interface Known {
   readonly sigmaRange?: readonly [sigmaMin: number, sigmaMax: number];
 }
 
-/** A base class whose instances are functions. */
+/** A base class whose instances are functions, with the methods of functions. */
 const Callable = function (call: object): unknown {
   return Object.setPrototypeOf(call, (new.target as unknown as { prototype: object }).prototype) as object;
-} as unknown as new (call: (...args: never[]) => unknown) => object;
+} as unknown as { new (call: (...args: never[]) => unknown): object; prototype: object };
+Object.setPrototypeOf(Callable.prototype, Function.prototype);
 
 // eslint-disable-next-line @typescript-eslint/no-unsafe-declaration-merging
 export interface OnnxModel extends ScoreModel {
@@ -87,6 +89,7 @@ export interface OnnxModel extends ScoreModel {
 export class OnnxModel extends Callable {
   /** The network's inputs and outputs, from its metadata. */
   readonly inputs: readonly Port[];
+  /** The network's outputs, from its metadata. */
   readonly outputs: readonly Port[];
   /** The dims of one sample: sizes, and the names of free ones. */
   readonly sampleShape: readonly (number | string)[];
@@ -99,9 +102,9 @@ export class OnnxModel extends Callable {
   /** ONNX Runtime's library and its version. */
   readonly library: { readonly path: string; readonly version: string };
   /** The values of the data that the network was trained on, as the option dataRange says. */
-  declare readonly dataRange?: readonly [low: number, high: number];
+  declare readonly dataRange?: readonly [low: number, high: number] | undefined;
   /** @internal The network as it is, where it gives no score that takes sigma. */
-  declare readonly [behind]?: Behind;
+  declare readonly [behind]?: Behind | undefined;
   readonly #contract: Contract;
   readonly #loaded: LoadedNetwork;
   readonly #label: (sigma: number) => number;
@@ -188,7 +191,13 @@ export class OnnxModel extends Callable {
     try {
       assertGoesOn(signal);
       const contract = new Contract(loaded.inputs.map(portOf), loaded.outputs.map(portOf), options);
-      model = new OnnxModel(loaded, contract, fallback === undefined ? device : 'cpu', fallback, settings.dataRange);
+      model = new (extensionOf(this, OnnxModel))(
+        loaded,
+        contract,
+        fallback === undefined ? device : 'cpu',
+        fallback,
+        settings.dataRange,
+      );
       model.#exact = await model.#exactness(exact, sampleShape, (probe) =>
         model!.#probe(probe, settings, sessions, known.probed ?? []),
       );

@@ -5,19 +5,20 @@ import { deviceIndex } from '../../native/memory';
 import { sizeOfDims, unfixed } from '../../tensor/data';
 import { dataRangeOf } from '../model';
 import { networkOptions, type NetworkOptions } from '../network/contract';
+import type { Signal } from '../../platform';
 import type { LoadProgress } from './weights';
 
 const graphOptimizations = { disabled: 0, basic: 1, extended: 2, all: 99 } as const;
 
 export interface OnnxModelOptions extends NetworkOptions {
   /** The device to run on: 'cpu', 'cuda' (cuda:0), 'cuda:N', or 'auto' (default): the first usable GPU, else the CPU. */
-  device?: string;
+  device?: string | undefined;
   /** Threads of one operator, or of calls at once: an integer from 1 to 1024. Default getNumThreads(). */
-  intraOpThreads?: number;
+  intraOpThreads?: number | undefined;
   /** Operators at once: an integer from 1 to 1024. Default 1. */
-  interOpThreads?: number;
+  interOpThreads?: number | undefined;
   /** The graph rewrites that ONNX Runtime may make. Default 'all'. */
-  graphOptimization?: keyof typeof graphOptimizations;
+  graphOptimization?: keyof typeof graphOptimizations | undefined;
   /**
    * Whether a sample's score must have the same bits alone and in any batch.
    * true: each call of the network gets one sample.
@@ -26,9 +27,9 @@ export interface OnnxModelOptions extends NetworkOptions {
    * false: each call gets the whole batch.
    * The model's `exact` tells what was chosen, and why.
    */
-  exact?: 'auto' | boolean;
+  exact?: 'auto' | boolean | undefined;
   /** The dims of one sample, for the probe: positive sizes. Needed where the network leaves some free. */
-  sampleShape?: readonly number[];
+  sampleShape?: readonly number[] | undefined;
   /**
    * The path of ONNX Runtime's shared library. Default: SCORE_SDE_ONNXRUNTIME from the environment, else that of
    * onnxruntime-node. If onnxruntime-node is loaded later, the system may give it this library, which has the same name.
@@ -38,38 +39,38 @@ export interface OnnxModelOptions extends NetworkOptions {
    * Weights that the network has in files beside it, as bytes by the files' names, { 'model.onnx_data': bytes }. They take the
    * place of the files, and need not be kept once the network is loaded.
    */
-  externalData?: Readonly<Record<string, Uint8Array | ArrayBuffer>>;
+  externalData?: Readonly<Record<string, Uint8Array | ArrayBuffer>> | undefined;
   /**
    * The most bytes of a network, weights elsewhere included, of which a second session is made. Default 2^28. Quick networks
    * have one, with one thread to an operator, for calls at once (see `exact`); it holds the weights again.
    */
-  maxCopyBytes?: number;
+  maxCopyBytes?: number | undefined;
   /** Whether the network is called to see if its `prediction` and `conditioning` fit (see {@link checkKind}). Default true. */
-  check?: boolean;
+  check?: boolean | undefined;
   /** Ends the load at once, with an error of code ERR_ABORTED. */
-  signal?: AbortSignal;
+  signal?: Signal | undefined;
   /** Has the network's files read ahead of ONNX Runtime, and is told how many bytes of them were read. */
-  onProgress?: (progress: LoadProgress) => void;
+  onProgress?: ((progress: LoadProgress) => void) | undefined;
   /** Whether ONNX Runtime plans the memory of a run from the run before. Default true. */
-  memoryPattern?: boolean;
+  memoryPattern?: boolean | undefined;
   /** Whether ONNX Runtime keeps memory for the next run. Default true; false takes less, and more time. */
-  cpuArena?: boolean;
+  cpuArena?: boolean | undefined;
   /** Whether operators that do not depend on each other run at once. Default: 'parallel' with more than one interOpThreads. */
-  executionMode?: 'sequential' | 'parallel';
+  executionMode?: 'sequential' | 'parallel' | undefined;
   /** Sizes of the network's free dims by their names. */
-  freeDimensionOverrides?: Readonly<Record<string, number>>;
+  freeDimensionOverrides?: Readonly<Record<string, number>> | undefined;
   /** What ONNX Runtime writes to standard error: from 0, verbose, to 4, fatal errors. Default 4. */
-  logSeverityLevel?: 0 | 1 | 2 | 3 | 4;
+  logSeverityLevel?: 0 | 1 | 2 | 3 | 4 | undefined;
   /** A file for the graph as ONNX Runtime rewrote it. */
-  optimizedModelFilePath?: string;
+  optimizedModelFilePath?: string | undefined;
   /** How the name of a file begins to which ONNX Runtime writes the times of operators, when the model is disposed. */
-  profileFilePrefix?: string;
+  profileFilePrefix?: string | undefined;
   /** ONNX Runtime's session configuration entries, such as { 'session.intra_op.allow_spinning': 0 }. A boolean is 0 or 1. */
-  sessionConfig?: Readonly<Record<string, string | number | boolean>>;
+  sessionConfig?: Readonly<Record<string, string | number | boolean>> | undefined;
   /** A JSON file that keeps what the probe of `exact` found, so that later processes need not probe. It is made where it is missing. */
-  probeCache?: string;
+  probeCache?: string | undefined;
   /** Options of the CUDA execution provider, as ONNX Runtime documents them. */
-  providerOptions?: Readonly<Record<string, string | number | boolean>>;
+  providerOptions?: Readonly<Record<string, string | number | boolean>> | undefined;
 }
 
 export const loadOptions = [
@@ -135,10 +136,12 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
     );
   assertSignal(signal);
   assertFunction(onProgress, 'onProgress');
-  const intraOpThreads = threadsOf(options.intraOpThreads ?? getNumThreads(), 'intraOpThreads');
-  const interOpThreads = threadsOf(options.interOpThreads ?? 1, 'interOpThreads');
+  const { intraOpThreads = getNumThreads(), interOpThreads = 1 } = options;
+  assertThreads(intraOpThreads, 'intraOpThreads');
+  assertThreads(interOpThreads, 'interOpThreads');
   const sessionConfig = textsOf(options.sessionConfig, 'sessionConfig');
-  const device = resolveDevice(options.device ?? 'auto');
+  const { device: wanted = 'auto' } = options;
+  const device = resolveDevice(wanted);
   const provider = textsOf(options.providerOptions, 'providerOptions');
   if (!/^(0|false)$/i.test(provider.enable_cuda_graph ?? '0'))
     throw new ScoreSdeError(
@@ -246,11 +249,12 @@ function sizesOf(given: OnnxModelOptions['freeDimensionOverrides'] = {}): Record
 const keepBytes = ['session.use_ort_model_bytes_directly', 'session.use_ort_model_bytes_for_initializers'];
 
 /** Settings as ONNX Runtime takes them: text by name. ERR_CONFIG. */
-function textsOf(settings: OnnxModelOptions['sessionConfig'], name: string): Record<string, string> {
+function textsOf(settings: OnnxModelOptions['sessionConfig'] = {}, name: string): Record<string, string> {
   const entries = Object.entries(settings ?? {});
   const isSetting = (value: unknown) => ['string', 'number', 'boolean'].includes(typeof value);
   if (
-    typeof (settings ?? {}) !== 'object' ||
+    settings === null ||
+    typeof settings !== 'object' ||
     Array.isArray(settings) ||
     !entries.every(([, value]) => isSetting(value))
   )
@@ -259,8 +263,7 @@ function textsOf(settings: OnnxModelOptions['sessionConfig'], name: string): Rec
   return Object.fromEntries(entries.map(([key, value]) => [key, text(value)]));
 }
 
-function threadsOf(count: unknown, name: string): number {
+function assertThreads(count: unknown, name: string): void {
   if (!Number.isInteger(count) || (count as number) < 1 || (count as number) > 1024)
     throw new ScoreSdeError('ERR_RANGE', `${name} must be an integer from 1 to 1024, got ${show(count)}`);
-  return count as number;
 }

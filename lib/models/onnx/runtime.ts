@@ -6,7 +6,7 @@ import type { SessionLike } from '../session';
 export interface OnnxRuntime {
   InferenceSession: { create(network: string | Uint8Array, options: object): Promise<SessionLike> };
   listSupportedBackends?(): { name: string; bundled: boolean }[];
-  env: { versions: { common: string; node?: string } };
+  env: { versions: { common: string; node?: string | undefined } };
 }
 
 /** onnxruntime-node: an optional peer, so it is loaded when it is first needed. ERR_MODEL. */

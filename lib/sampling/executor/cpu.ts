@@ -1,4 +1,4 @@
-import { setImmediate } from 'node:timers/promises';
+import { turn } from '../../clock';
 import { assertContext, handOver, type ModelContext, type ModelInputs, type ScoreModel } from '../../models/model';
 import type { NonFinite } from '../../native/abi';
 import { native } from '../../native/addon';
@@ -71,7 +71,7 @@ export class CpuExecutor implements Executor {
   async pace(): Promise<void> {
     // A turn of the event loop: neither kernels on this thread nor the ends of those on others, which Node takes up to a
     // thousand at a time, keep it from the rest of the process.
-    await setImmediate();
+    await turn();
     await this.#downTo(isCrowded() ? 0 : mostUnderWay);
   }
 

@@ -1,4 +1,4 @@
-import { setImmediate } from 'node:timers/promises';
+import { turn } from '../../clock';
 import type { ModelContext, ModelInputs, ScoreModel } from '../../models/model';
 import type { NonFinite } from '../../native/abi';
 import { native } from '../../native/addon';
@@ -79,7 +79,7 @@ export class CudaExecutor implements Executor {
   }
 
   async pace(): Promise<void> {
-    await setImmediate();
+    await turn();
     if (this.#ahead.length <= mostAhead) return;
     while (this.#ahead.length > mostAhead / 2) await this.#ahead.shift();
     this.#report();

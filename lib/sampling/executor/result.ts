@@ -10,6 +10,7 @@ export function checkedResult(result: TensorLike, dims: readonly number[], besid
     if (beside) assertOnePlace([operand(beside, 'the sample'), found]);
     return found;
   } catch (cause) {
-    throw new ScoreSdeError('ERR_MODEL', `the model's result does not fit: ${(cause as Error).message}`, { cause });
+    if (!(cause instanceof ScoreSdeError)) throw cause;
+    throw new ScoreSdeError('ERR_MODEL', `the model's result does not fit: ${cause.message}`, { cause });
   }
 }

@@ -1,0 +1,11 @@
+import { performance } from 'node:perf_hooks';
+import { setImmediate } from 'node:timers/promises';
+
+// Fake timers (of jest, vitest, sinon, node:test) replace the global timers and the functions of node:timers by ones that
+// stand still. What is taken here, when the package is loaded, stays the real thing.
+
+/** Resolves in the event loop's next turn. */
+export const turn: () => Promise<void> = setImmediate;
+
+/** Milliseconds of wall time, from some time on. */
+export const now: () => number = performance.now.bind(performance);
