@@ -1,5 +1,5 @@
-import { AbortError, reasonOf, ScoreSdeError } from '../../errors';
-import { isFile } from '../../files';
+import { AbortError, exportingPage, reasonOf, ScoreSdeError } from '../../errors';
+import { isFile, readHead, standIn } from '../../files';
 import { Dtype, type LoadedNetwork, type NetworkInput, type NetworkPort, type Order } from '../../native/abi';
 import { native } from '../../native/addon';
 import { KernelCall } from '../../native/call';
@@ -148,8 +148,10 @@ export class OnnxModel extends Callable {
     if (!given && !(await isFile(name)))
       throw new ScoreSdeError(
         'ERR_MODEL',
-        `${name}: no such file; the network must be there as ONNX, other weights are not read`,
+        `${name}: no such file; the network must be there as ONNX, other weights are not read (${exportingPage})`,
       );
+    const instead = standIn(given ?? (await readHead(name)));
+    if (instead !== undefined) throw new ScoreSdeError('ERR_MODEL', `${name}: ${instead}`);
     const bytes = given && unfixed(given.buffer) !== undefined ? Uint8Array.from(given) : given;
     type Cuda = [null] | [device: number, options: Record<string, string>];
     const start = (cuda: Cuda, intra: number, inter: number) =>
