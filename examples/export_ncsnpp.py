@@ -10,6 +10,7 @@ The checkpoint is a folder, or a name of the Hub that diffusers downloads, in ei
 all files beside model_index.json. docs/exporting.md says more, also about networks of other kinds.
 """
 import argparse
+import contextlib
 import importlib.util
 import inspect
 import os
@@ -48,17 +49,44 @@ def upfirdn2d(x, kernel, up=1, down=1, pad=(0, 0)):
     return x if down == 1 else x[:, :, ::down, ::down]
 
 
+@contextlib.contextmanager
+def constant_convolutions():
+    """Meanwhile, convolutions take weights that are no parameters as constants, and paddings as numbers.
+
+    EDM's and k-diffusion's networks compute both from the shapes of tensors, which an exporter cannot follow.
+    """
+    own = {name: getattr(F, name) for name in ("conv2d", "conv_transpose2d")}
+
+    def constant(convolution):
+        def call(x, weight, bias=None, stride=1, padding=0, *others, **named):
+            if not isinstance(weight, torch.nn.Parameter):
+                weight = torch.tensor(weight.detach().cpu().numpy(), device=x.device)
+            if isinstance(padding, torch.Tensor):
+                padding = int(padding)
+            return convolution(x, weight, bias, stride, padding, *others, **named)
+
+        return call
+
+    for name, convolution in own.items():
+        setattr(F, name, constant(convolution))
+    try:
+        yield
+    finally:
+        for name, convolution in own.items():
+            setattr(F, name, convolution)
+
+
 def export(network, sample, sigma, file, opset=17):
     """Writes network(sample, sigma) -> score as ONNX, with the names that score-sde looks for, for any batch, height and width."""
     axes = {0: "batch", 2: "height", 3: "width"}
-    # PyTorch 2.5 and later have a second exporter, which freezes more sizes than it should.
+    # The second exporter, of PyTorch 2.5 and later, takes several times as long and may freeze sizes.
     first_exporter = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), constant_convolutions(), warnings.catch_warnings():
         # The trace follows one size. check() looks at another.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
-            network,
+            network.eval(),
             (sample, sigma),
             file,
             input_names=["sample", "timestep"],

@@ -69,6 +69,18 @@ class Resampling(nn.Module):
         return filters.upfirdn2d_native(x, kernel, down=2, pad=(1, 1))
 
 
+class Halving(nn.Module):
+    """Half the height and width, with taps and padding computed from a buffer in each call, as in EDM's networks."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("taps", torch.outer(torch.tensor(TAPS), torch.tensor(TAPS))[None, None] / sum(TAPS) ** 2)
+
+    def forward(self, x):
+        taps = self.taps.to(x.dtype).tile([x.shape[1], 1, 1, 1])
+        return F.conv2d(x, taps, groups=x.shape[1], stride=2, padding=(taps.shape[-1] - 1) // 2)
+
+
 class Block(nn.Module):
     """A residual block, told of the noise level, that may resample."""
 
@@ -119,7 +131,7 @@ class SmallNcsnpp(nn.Module):
         self.time_proj = Fourier()
         self.level = nn.Sequential(nn.Linear(wide, 4 * CHANNELS), nn.SiLU(), nn.Linear(4 * CHANNELS, 4 * CHANNELS))
         self.conv_in, self.first = nn.Conv2d(1, CHANNELS, 3, padding=1), Block(CHANNELS, CHANNELS)
-        self.down, self.smaller = Block(CHANNELS, wide, Resampling(up=False)), Resampling(up=False)
+        self.down, self.smaller = Block(CHANNELS, wide, Resampling(up=False)), Halving()
         self.skip_in, self.attention, self.middle = nn.Conv2d(1, wide, 1), Attention(wide), Block(wide, wide)
         self.skip_out, self.larger = nn.Conv2d(wide, 1, 3, padding=1), Resampling(up=True)
         self.up, self.last = Block(wide, CHANNELS, Resampling(up=True)), Block(wide, CHANNELS)
