@@ -76,8 +76,12 @@ def constant_convolutions():
             setattr(F, name, convolution)
 
 
-def export(network, sample, sigma, file, opset=17):
-    """Writes network(sample, sigma) -> score as ONNX, with the names that score-sde looks for, for any batch, height and width."""
+def export(network, sample, sigma, file, opset=17, further=None):
+    """Writes network(sample, sigma) -> score as ONNX, with the names that score-sde looks for, for any batch, height and width.
+
+    further: the network's other arguments, in their order, by the names that they are to have; their first axis is the batch.
+    """
+    further = further or {}
     axes = {0: "batch", 2: "height", 3: "width"}
     # The second exporter, of PyTorch 2.5 and later, takes several times as long and may freeze sizes.
     first_exporter = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
@@ -87,11 +91,11 @@ def export(network, sample, sigma, file, opset=17):
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             network.eval(),
-            (sample, sigma),
+            (sample, sigma, *further.values()),
             file,
-            input_names=["sample", "timestep"],
+            input_names=["sample", "timestep", *further],
             output_names=["out_sample"],
-            dynamic_axes={"sample": axes, "timestep": {0: "batch"}, "out_sample": axes},
+            dynamic_axes={"sample": axes, "out_sample": axes, **{name: {0: "batch"} for name in ("timestep", *further)}},
             opset_version=opset,
             **first_exporter,
         )
