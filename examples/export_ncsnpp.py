@@ -86,7 +86,7 @@ def export(network, sample, sigma, file, opset=17, further=None):
     # The second exporter, of PyTorch 2.5 and later, takes several times as long and may freeze sizes.
     first_exporter = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     with torch.no_grad(), constant_convolutions(), warnings.catch_warnings():
-        # The trace follows one size. check() looks at another.
+        # The trace follows one size. main() checks another.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
@@ -189,7 +189,7 @@ def main(arguments=None):
     # The smallest pictures that pass through every level. The exported network takes others, too.
     small = 2 ** len(unet.config.block_out_channels)
     levels = torch.tensor([pipeline.scheduler.config.sigma_min, 1.0, pipeline.scheduler.config.sigma_max])
-    sample, other = samples_at(levels, channels, small), samples_at(levels, channels, 2 * small)
+    sample, other = samples_at(levels, channels, small), samples_at(levels, channels, 3 * small // 2)
 
     with torch.no_grad():
         before = unet(sample, levels).sample
