@@ -99,5 +99,6 @@ def main():
     json.dump({"version": torch.__version__, "times": times, "tables": median(tables, seconds)}, sys.stdout)
 
 
-with torch.no_grad():
-    main()
+if __name__ == "__main__":
+    with torch.no_grad():
+        main()

@@ -39,6 +39,9 @@ export class AbortError extends ScoreSdeError {
   }
 }
 
+/** The page that says how a network is exported. It ships with the package; errors about networks that do not fit name it. */
+export const exportingPage = 'docs/exporting.md';
+
 /** The message of a thrown value, on one line. The value need not be an Error. */
 export function reasonOf(thrown: unknown): string {
   const text = typeof thrown === 'object' && thrown !== null && 'message' in thrown ? thrown.message : thrown;

@@ -6,12 +6,17 @@ import { basename, dirname, join } from 'node:path';
 import { TextDecoder } from 'node:util';
 import { reasonOf, ScoreSdeError } from './errors';
 
-/** The text of a UTF-8 file, or undefined where there is no such file. ERR_CONFIG (more than `limit` bytes, no UTF-8), ERR_IO. */
+/**
+ * The text of a UTF-8 file without its byte order mark, or undefined where there is no such file.
+ * @throws ScoreSdeError ERR_CONFIG (more than `limit` bytes, no UTF-8, a {@link standIn}), ERR_IO
+ */
 export async function readTextIfFile(file: string, limit: number): Promise<string | undefined> {
   const bytes = await readIfFile(file, limit);
   if (bytes === undefined) return undefined;
+  const instead = standIn(bytes);
+  if (instead !== undefined) throw new ScoreSdeError('ERR_CONFIG', `${file}: ${instead}`);
   try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'ERR_ENCODING_INVALID_ENCODED_DATA') throw cause;
     throw new ScoreSdeError('ERR_CONFIG', `${file}: not valid UTF-8`, { cause });
@@ -25,6 +30,38 @@ async function readIfFile(file: string, limit: number): Promise<Buffer | undefin
   return readFile(file).catch((cause) => {
     throw unreadable(file, cause);
   });
+}
+
+/** Bytes of a file that {@link standIn} looks at. */
+const headBytes = 256;
+
+/** What a file's first bytes show it to be that has come in place of the file itself; undefined where they show nothing. */
+export function standIn(bytes: Uint8Array): string | undefined {
+  const head = Buffer.from(bytes.subarray(0, headBytes)).toString('utf8');
+  if (head.startsWith('version https://git-lfs.github.com/'))
+    return 'this is a git-lfs pointer, not the file itself: "git lfs pull" fetches that';
+  if (/^\ufeff?\s*<[!?a-z]/i.test(head)) return 'this is a page of HTML or XML, as a failed download leaves it';
+  return undefined;
+}
+
+/** The first bytes of a file, as many as {@link standIn} looks at. ERR_IO. */
+export async function readHead(file: string): Promise<Uint8Array> {
+  try {
+    const handle = await open(file, 'r');
+    try {
+      const { buffer, bytesRead } = await handle.read(new Uint8Array(headBytes), 0, headBytes, 0);
+      return buffer.subarray(0, bytesRead);
+    } finally {
+      await handle.close();
+    }
+  } catch (cause) {
+    throw unreadable(file, cause);
+  }
+}
+
+/** Whether a path is that of a folder. ERR_IO where the system does not answer. */
+export async function isFolder(path: string): Promise<boolean> {
+  return (await statIfThere(path))?.isDirectory() ?? false;
 }
 
 /** Whether a path is that of a file. ERR_IO where the system does not answer. */

@@ -173,8 +173,8 @@ describe('sample fails with one line, code 1 and no file', () => {
   const vectors = () => pipelineFolder({ 'unet/model.onnx': formulaGraph({ name: 'lin' }, [2]) });
   const empty = () => pipelineFolder({ 'unet/model.onnx': '' });
   const rows: [string, () => Promise<string[]> | string[], ErrorCode, RegExp][] = [
-    ['no such model', () => ['--model', 'none'], 'ERR_CONFIG', /none holds no model_index.json.*digits/],
-    ['a file for a model', () => ['--model', 'there.png'], 'ERR_CONFIG', /there.png holds no model_index.json/],
+    ['no such model', () => ['--model', 'none'], 'ERR_CONFIG', /none is no folder: .*digits/],
+    ['a file for a model', () => ['--model', 'there.png'], 'ERR_CONFIG', /there.png is no folder/],
     ['another pipeline', async () => ['--model', await foreign()], 'ERR_CONFIG', /DDPMPipeline/],
     ['a corrupt network', async () => ['--model', await corrupt()], 'ERR_MODEL', /model.onnx cannot be loaded/],
     ['an empty network', async () => ['--model', await empty()], 'ERR_MODEL', /model.onnx cannot be loaded/],

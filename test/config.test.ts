@@ -448,7 +448,8 @@ describe('files', () => {
     ['a bad field', '{"snr": -1}', /: snr: expected a finite number >= 0, got -1$/],
     ['another class', '{"_class_name": "DDIMScheduler"}', /: _class_name: expected "ScoreSdeVeScheduler", got /],
     ['bad UTF-8', Uint8Array.of(0x7b, 0xff, 0x7d), /: not valid UTF-8$/],
-    ['a byte order mark', '\ufeff{}', /: config: not valid JSON: /],
+    ['a git-lfs pointer', 'version https://git-lfs.github.com/spec/v1\n', /: this is a git-lfs pointer, not the file/],
+    ['a page', '\n<html></html>', /: this is a page of HTML or XML/],
     ['too long', ' '.repeat(2 ** 20 + 1), /: expected at most 1048576 bytes$/],
   ])('%s is an error that names the file', async (_, content, message) => {
     await writeFile(join(dir, name), content);
@@ -456,6 +457,11 @@ describe('files', () => {
     expect(error.code).toBe('ERR_CONFIG');
     expect(error.message.startsWith(`${join(dir, name)}: `)).toBe(true);
     expect(error.message).toMatch(message);
+  });
+
+  test('a byte order mark in a file is left out', async () => {
+    await writeFile(join(dir, name), '\ufeff{"snr": 0.25}');
+    expect((await readConfig(dir)).config.snr).toBe(0.25);
   });
 
   test('what cannot be read', async () => {

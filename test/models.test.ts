@@ -699,6 +699,51 @@ describe('fromPretrained', () => {
     await pipeline.dispose();
   });
 
+  describe('the layout of the first checkpoints, with all in the folder itself', () => {
+    const moved = {
+      'scheduler/scheduler_config.json': undefined,
+      'scheduler_config.json': { _class_name: 'ScoreSdeVeScheduler', num_train_timesteps: 4, sigma_max: 5 },
+      'config.json': { in_channels: 1, sample_size: [2, 3] },
+    };
+    const atRoot = { ...moved, 'unet/model.onnx': undefined, 'model.onnx': free };
+    test.each<[string, Record<string, Content>, number[]]>([
+      ['the network there, too', atRoot, [1, 2, 3]],
+      ['the network in unet/', { ...moved, 'unet/model.onnx': free }, [1, 2, 3]],
+      ['what unet/ holds comes first', { ...moved, 'model.onnx': 'x', 'unet/config.json': {} }, [1, 2, 2]],
+    ])('%s', async (_, files, shape) => {
+      const pipeline = await ScoreSdeVePipeline.fromPretrained(await pipelineFolder(files));
+      expect(pipeline.sampleShape).toEqual(shape);
+      const result = await pipeline.run({ batchSize: 2, seed: 3 });
+      bitEqual(floats(result.images), floats((await image(shape)).images));
+      await pipeline.dispose();
+    });
+
+    test('an error names the file that was read', async () => {
+      const folder = await pipelineFolder({ ...atRoot, 'config.json': { in_channels: -1 } });
+      const error = await rejection(() => ScoreSdeVePipeline.fromPretrained(folder));
+      sentence(error, 'ERR_CONFIG', new RegExp(`^${join(folder, 'config.json')}: in_channels`));
+    });
+  });
+
+  test.each<[string, string]>([
+    ['a byte order mark', '\ufeff{ "in_channels": 3, "sample_size": 4 }'],
+    [
+      'NaN and Infinity where they are not read',
+      '{"a": NaN, "in_channels": 3, "b": [Infinity, -Infinity], "sample_size": 4}',
+    ],
+  ])("%s in Python's JSON is no obstacle", async (_, text) => {
+    const pipeline = await ScoreSdeVePipeline.fromPretrained(
+      await pipelineFolder({
+        'unet/model.onnx': free,
+        'unet/config.json': text,
+        'scheduler/scheduler_config.json': '\ufeff{"num_train_timesteps": 4, "sigma_max": 5}',
+        'model_index.json': '\ufeff{"_class_name": "ScoreSdeVePipeline", "x": NaN}',
+      }),
+    );
+    expect(pipeline.sampleShape).toEqual([3, 4, 4]);
+    await pipeline.dispose();
+  });
+
   test.each<[string, (folder: string) => string]>([
     ['a relative path', (folder) => relative(process.cwd(), folder)],
     ['a slash at the end', (folder) => `${folder}/`],
@@ -737,6 +782,8 @@ describe('fromPretrained', () => {
   const schedule = 'scheduler/scheduler_config.json';
   const network = 'unet/model.onnx';
   const config = 'unet/config.json';
+  const lfsPointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 262144000\n`;
+  const page = '<!DOCTYPE html>\n<html><body>404</body></html>\n';
   const bad: [string, Record<string, Content>, ErrorCode, RegExp][] = [
     ['no model_index.json', { [index]: undefined }, 'ERR_CONFIG', /holds no model_index.json.*digits/],
     ['a folder of that name', { [index]: aFolder }, 'ERR_CONFIG', /model_index.json/],
@@ -767,7 +814,7 @@ describe('fromPretrained', () => {
     ],
     ['one out of range', { [schedule]: { sigma_max: -1 } }, 'ERR_CONFIG', /sigma_max: expected .*, got -1/],
 
-    ['no network', { [network]: undefined }, 'ERR_MODEL', /model.onnx: no such file/],
+    ['no network', { [network]: undefined }, 'ERR_MODEL', /unet.model.onnx: no such file.*docs.exporting\.md/],
     [
       'other weights only',
       { [network]: undefined, 'unet/diffusion_pytorch_model.safetensors': 'x' },
@@ -786,6 +833,21 @@ describe('fromPretrained', () => {
       /timestep.*a \(float32 \[batch\]\), b/,
     ],
 
+    [
+      'a git-lfs pointer for a network',
+      { [network]: lfsPointer },
+      'ERR_MODEL',
+      /model.onnx: this is a git-lfs pointer/,
+    ],
+    ['a page for a network', { [network]: page }, 'ERR_MODEL', /model.onnx: this is a page of HTML/],
+    [
+      'a git-lfs pointer for a config',
+      { [config]: lfsPointer },
+      'ERR_CONFIG',
+      /unet.config.json: this is a git-lfs pointer/,
+    ],
+    ['a page for an index', { [index]: `\ufeff ${page}` }, 'ERR_CONFIG', /model_index.json: this is a page of HTML/],
+    ['a page for a schedule', { [schedule]: page }, 'ERR_CONFIG', /scheduler_config.json: this is a page of HTML/],
     ['free sizes and no config', { [network]: free }, 'ERR_MODEL', /\bc\b.*config.json.*in_channels.*sample_size/],
     ['free sizes, one of them said', { [network]: free, [config]: { in_channels: 1 } }, 'ERR_MODEL', /\bh\b/],
     [
@@ -797,6 +859,9 @@ describe('fromPretrained', () => {
     ['a config that cannot be read', { [config]: unreadable }, 'ERR_IO', /cannot read .*config.json: ELOOP/],
     ['a config that is not JSON', { [config]: '{]' }, 'ERR_CONFIG', /unet.config.json: not valid JSON/],
     ['a config of an array', { [config]: [1] }, 'ERR_CONFIG', /expected a JSON object/],
+    ['sizes of NaN', { [config]: '{"sample_size": NaN}' }, 'ERR_CONFIG', /config.json: sample_size: .*, got NaN/],
+    ['channels of Infinity', { [config]: '{"in_channels": Infinity}' }, 'ERR_CONFIG', /in_channels: .*, got Infinity/],
+    ['a level of Infinity', { [schedule]: '{"sigma_max": Infinity}' }, 'ERR_CONFIG', /sigma_max: .*, got Infinity/],
     ...[0, -1, 1.5, 2 ** 17, '3', true, [3], {}].map((value): (typeof bad)[number] => [
       `in_channels of ${JSON.stringify(value)}`,
       { [config]: { in_channels: value } },
@@ -830,12 +895,17 @@ describe('fromPretrained', () => {
   });
 
   test.each<[string, () => Promise<unknown>, RegExp]>([
-    ['no folder', async () => join(await temporaryFolder(), 'none'), /none holds no model_index.json/],
-    ['a file', async () => join(await pipelineFolder(), 'model_index.json'), /holds no model_index.json/],
+    ['no folder', async () => join(await temporaryFolder(), 'none'), /none is no folder: expected .*digits/],
+    ['a file', async () => join(await pipelineFolder(), 'model_index.json'), /model_index.json is no folder/],
+    [
+      "a name of the Hub's",
+      () => Promise.resolve('google/ncsnpp-celebahq-256'),
+      /^google.ncsnpp-celebahq-256 is no folder: .* nothing is downloaded, and docs.exporting\.md says how/,
+    ],
     ['an empty text', () => Promise.resolve(''), /dir must be/],
     ['undefined', () => Promise.resolve(undefined), /dir must be .*, got undefined/],
     ['a number', () => Promise.resolve(5), /dir must be .*, got 5/],
-    ["a property of every object's", () => Promise.resolve('constructor'), /constructor holds no model_index.json/],
+    ["a property of every object's", () => Promise.resolve('constructor'), /constructor is no folder/],
   ])('%s is no folder', async (_, dir, says) => {
     const path = (await dir()) as string;
     sentence(await rejection(() => ScoreSdeVePipeline.fromPretrained(path)), 'ERR_CONFIG', says);

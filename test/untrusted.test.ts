@@ -1,9 +1,9 @@
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { execFileSync } from 'node:child_process';
-import { mkdir, rename, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ScoreSdeVePipeline } from '../lib';
-import { aFolder, pipelineFolder, removeFolders, temporaryFolder } from './support/folders';
+import { aFolder, pipelineFolder, removeFolders, temporaryFolder, type Content } from './support/folders';
 import { ModelProtoSchema, port, scoreGraph, TensorProtoSchema } from './support/onnx';
 import { rejection, sentence } from './support/refusals';
 
@@ -13,7 +13,7 @@ afterAll(removeFolders);
 const load = (folder: string) => rejection(() => ScoreSdeVePipeline.fromPretrained(folder));
 
 /** The network with a constant of one float in another file. */
-function withWeightsIn(location: string): Uint8Array {
+function withWeightsIn(location: string, offset = '0'): Uint8Array {
   const model = fromBinary(ModelProtoSchema, scoreGraph());
   const constants = model.graph!.initializer;
   const at = constants.findIndex(({ dataType }) => dataType === 1);
@@ -22,15 +22,16 @@ function withWeightsIn(location: string): Uint8Array {
     dataType: 1,
     dims: constants[at]!.dims,
     dataLocation: 1,
-    externalData: Object.entries({ location, offset: '0', length: '4' }).map(([key, value]) => ({ key, value })),
+    externalData: Object.entries({ location, offset, length: '4' }).map(([key, value]) => ({ key, value })),
   });
   return toBinary(ModelProtoSchema, model);
 }
 
 describe('links', () => {
+  const inItself = { 'unet/model.onnx': undefined, 'model.onnx': scoreGraph() };
   /** Moves a part of a pipeline's folder out of it, and leaves a link behind. */
-  async function linkedOut(part: string): Promise<string> {
-    const folder = await pipelineFolder();
+  async function linkedOut(part: string, files: Record<string, Content> = {}): Promise<string> {
+    const folder = await pipelineFolder(files);
     const elsewhere = join(await temporaryFolder(), 'there');
     await rename(join(folder, part), elsewhere);
     await symlink(elsewhere, join(folder, part));
@@ -40,6 +41,14 @@ describe('links', () => {
     'out of the folder, %s: refused',
     async (part) => {
       sentence(await load(await linkedOut(part)), 'ERR_CONFIG', new RegExp(`${part}: the link leads out of`));
+    },
+  );
+
+  test.each(['model.onnx', 'config.json', 'scheduler_config.json'])(
+    'out of the folder, %s in the folder itself: refused',
+    async (part) => {
+      const folder = await linkedOut(part, { ...inItself, 'config.json': {}, 'scheduler_config.json': {} });
+      sentence(await load(folder), 'ERR_CONFIG', new RegExp(`${part}: the link leads out of`));
     },
   );
 
@@ -84,6 +93,28 @@ describe('external weights', () => {
   test('beside the network: read', async () => {
     const folder = await pipelineFolder({ 'unet/model.onnx': withWeightsIn('w.bin'), 'unet/w.bin': bytes });
     await (await ScoreSdeVePipeline.fromPretrained(folder)).dispose();
+  });
+
+  test('of which only the git-lfs pointer is there: named', async () => {
+    const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 4000\n`;
+    const model = withWeightsIn('w.bin', '400');
+    const folder = await pipelineFolder({
+      'unet/model.onnx': model,
+      'unet/w.bin': pointer,
+      'unet/page.html': '<html>',
+    });
+    sentence(await load(folder), 'ERR_MODEL', /unet.w.bin: this is a git-lfs pointer/);
+  });
+
+  test('beside a network in the folder itself: read, but through no link that leads out', async () => {
+    const files = { 'unet/model.onnx': undefined, 'model.onnx': withWeightsIn('w.bin') };
+    const folder = await pipelineFolder({ ...files, 'w.bin': bytes });
+    await (await ScoreSdeVePipeline.fromPretrained(folder)).dispose();
+    await rm(join(folder, 'w.bin'));
+    const file = join(await temporaryFolder(), 'w.bin');
+    await writeFile(file, bytes);
+    await symlink(file, join(folder, 'w.bin'));
+    sentence(await load(folder), 'ERR_CONFIG', /w.bin: the link leads out of/);
   });
 
   test.each(['../w.bin', '../../w.bin', 'x/../../../w.bin'])('at %s: refused', async (location) => {

@@ -2,16 +2,17 @@ import { readdir, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, relative, sep } from 'node:path';
 import { ScoreSdeError } from '../errors';
 
-/** What is read of a pipeline's folder. */
-const parts = ['model_index.json', 'scheduler', 'unet'];
+/** What is read of a pipeline's folder; a network in the folder itself may read further files of any name. */
+const usualParts = ['model_index.json', 'scheduler', 'unet', 'scheduler_config.json', 'config.json', 'model.onnx'];
 const maxEntries = 10_000;
 
 /**
  * A folder from elsewhere must not make the loader read what lies outside of it. Links may lead to the folder's own files
  * and, in Hugging Face's cache, from snapshots/REVISION to the blobs beside it.
+ * @param parts What of the folder is looked at
  * @throws ScoreSdeError ERR_CONFIG: a link that leads out, what is neither file nor folder, or too many files
  */
-export async function assertContained(folder: string): Promise<void> {
+export async function assertContained(folder: string, parts: readonly string[] = usualParts): Promise<void> {
   const root = await realpath(folder).catch(() => undefined);
   if (root === undefined) return; // there is nothing to read
   const allowed = basename(dirname(root)) === 'snapshots' ? [root, join(root, '..', '..', 'blobs')] : [root];

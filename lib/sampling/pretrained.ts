@@ -1,7 +1,9 @@
-import { join } from 'node:path';
-import { ScoreSdeError } from '../errors';
+import { readdir, readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { exportingPage, ScoreSdeError } from '../errors';
 import { givenOptions, show } from '../options';
-import { readTextIfFile } from '../files';
+import { isFile, isFolder, readHead, readTextIfFile, standIn } from '../files';
+import { parseJson } from '../scheduler/python-json';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import { assertContained } from './containment';
 import type { ModelInputs } from '../models/model';
@@ -46,35 +48,40 @@ export function folderOf(dir: unknown): string {
   return Object.hasOwn(builtIn, dir) ? builtIn[dir]! : dir;
 }
 
-/** The network's file in a pipeline's folder. */
+/** The network's file in a pipeline's folder as diffusers saves it now. */
 export const networkOf = (folder: string): string => join(folder, 'unet', 'model.onnx');
 
 /**
  * Reads a folder as diffusers saves it: model_index.json, scheduler/scheduler_config.json, unet/model.onnx and, if there,
  * unet/config.json (in_channels, sample_size, default_inputs; prediction_kind, conditioning, preconditioning, data_range as
- * the options of {@link OnnxModel.load}, which come first) and unet/probe.json, which `probeCache` made.
+ * the options of {@link OnnxModel.load}, which come first) and probe.json beside the network, which `probeCache` made. Each of
+ * them may also lie in the folder itself, as in the first published checkpoints.
  * @throws ScoreSdeError ERR_CONFIG (a foreign or incomplete folder), ERR_IO (unreadable), ERR_MODEL (no network, or one that cannot be run)
  */
 export async function loadPretrained(dir: unknown, options: OnnxModelOptions): Promise<Pretrained> {
   const folder = folderOf(dir);
-  await assertContained(folder);
-  const index = await readObject<{ _class_name?: unknown }>(join(folder, 'model_index.json'));
-  if (index === undefined)
+  const expected = `expected a pipeline's folder, or one of the built-in models (${Object.keys(builtIn).join(', ')})`;
+  if (!(await isFolder(folder)))
     throw new ScoreSdeError(
       'ERR_CONFIG',
-      `${folder} holds no model_index.json: expected a pipeline's folder, or one of the built-in models (${Object.keys(builtIn).join(', ')})`,
+      `${folder} is no folder: ${expected}; nothing is downloaded, and ${exportingPage} says how to make a folder of a checkpoint`,
     );
+  await assertContained(folder);
+  const index = await readObject<{ _class_name?: unknown }>(join(folder, 'model_index.json'));
+  if (index === undefined) throw new ScoreSdeError('ERR_CONFIG', `${folder} holds no model_index.json: ${expected}`);
   if (index._class_name !== className)
     throw new ScoreSdeError(
       'ERR_CONFIG',
       `${join(folder, 'model_index.json')}: _class_name: expected "${className}", got ${show(index._class_name)}`,
     );
-  const scheduler = await ScoreSdeVeScheduler.fromPretrained(join(folder, 'scheduler'));
-  const configFile = join(folder, 'unet', 'config.json');
+  const scheduler = await ScoreSdeVeScheduler.fromPretrained(folder, { subfolder: 'scheduler' });
+  const network = await firstFile(networkOf(folder), join(folder, 'model.onnx'));
+  if (network !== networkOf(folder)) await assertContained(folder, ['.']); // its weights may be any file there
+  const configFile = await firstFile(join(folder, 'unet', 'config.json'), join(folder, 'config.json'));
   const config = checked((await readObject<UnetConfig>(configFile)) ?? {}, configFile);
   const { sigmaMin, sigmaMax } = scheduler.config;
   const { conditioning = config.conditioning ?? undefined } = options;
-  const probed = await readProbed(join(folder, 'unet', 'probe.json'));
+  const probed = await readProbed(join(dirname(network), 'probe.json'));
   const given: OnnxModelOptions = {
     defaultInputs: config.default_inputs,
     sampleShape: sizesOf(config).every((size) => typeof size === 'number') ? sizesOf(config) : undefined,
@@ -84,7 +91,10 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
     ...givenOptions(options, loadOptions),
     conditioning: conditioning && ranged(conditioning, [sigmaMin, sigmaMax]),
   };
-  const model = await OnnxModel.load(networkOf(folder), given, { probed, sigmaRange: [sigmaMin, sigmaMax] });
+  const known = { probed, sigmaRange: [sigmaMin, sigmaMax] } as const;
+  const model = await OnnxModel.load(network, given, known).catch(async (cause: unknown) => {
+    throw (await unfetchedWeights(network, cause)) ?? cause;
+  });
   try {
     return { scheduler, model, sampleShape: sampleShapeOf(config, model, configFile) };
   } catch (error) {
@@ -93,15 +103,28 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
   }
 }
 
+/** The first of the files that is there; the first of all if none is. */
+async function firstFile(usual: string, other: string): Promise<string> {
+  return !(await isFile(usual)) && (await isFile(other)) ? other : usual;
+}
+
+/** The error that names a file of a network's weights in whose place another has come, where `cause` says that weights were not read. */
+async function unfetchedWeights(network: string, cause: unknown): Promise<ScoreSdeError | undefined> {
+  if (!(cause instanceof ScoreSdeError && cause.code === 'ERR_MODEL' && /external/i.test(cause.message)))
+    return undefined;
+  const graph = await readFile(network); // it is small: the weights lie elsewhere
+  for (const name of await readdir(dirname(network))) {
+    const file = join(dirname(network), name);
+    const instead = graph.includes(name) && (await isFile(file)) ? standIn(await readHead(file)) : undefined;
+    if (instead !== undefined) return new ScoreSdeError('ERR_MODEL', `${file}: ${instead}`, { cause });
+  }
+  return undefined;
+}
+
 async function readObject<T extends object>(file: string): Promise<T | undefined> {
   const text = await readTextIfFile(file, maxBytes);
   if (text === undefined) return undefined;
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new ScoreSdeError('ERR_CONFIG', `${file}: not valid JSON: ${(cause as Error).message}`, { cause });
-  }
+  const value = parseJson(text, file, Number);
   if (value === null || typeof value !== 'object' || Array.isArray(value))
     throw new ScoreSdeError('ERR_CONFIG', `${file}: expected a JSON object, got ${show(value)}`);
   return value as T;

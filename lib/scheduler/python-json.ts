@@ -10,10 +10,14 @@ export const maxLength = 2 ** 20;
 const maxDepth = 64;
 
 /**
- * The value of a JSON text. Its numbers are LosslessNumber, which keep their digits, and NaN is a number; of a key that is
- * given twice the last value counts. `label` names the text in errors. ERR_CONFIG.
+ * The value of a JSON text. Its numbers are LosslessNumber, which keep their digits, unless `number` makes others of the
+ * digits, and NaN is a number; of a key that is given twice the last value counts. `label` names the text in errors. ERR_CONFIG.
  */
-export function parseJson(text: string, label: string): unknown {
+export function parseJson(
+  text: string,
+  label: string,
+  number: (digits: string) => unknown = (digits) => new LosslessNumber(digits),
+): unknown {
   if (text.length > maxLength) {
     throw new ScoreSdeError('ERR_CONFIG', `${label}: expected at most ${maxLength} characters, got ${text.length}`);
   }
@@ -21,7 +25,7 @@ export function parseJson(text: string, label: string): unknown {
   const nan = `0.${randomBytes(8).readBigUInt64BE()}`;
   try {
     return parse(toPlainJson(text, nan, label), undefined, {
-      parseNumber: (digits) => (digits === nan ? Number.NaN : new LosslessNumber(digits)),
+      parseNumber: (digits) => (digits === nan ? Number.NaN : number(digits)),
       onDuplicateKey: ({ newValue }) => newValue,
     });
   } catch (cause) {

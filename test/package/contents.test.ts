@@ -47,7 +47,7 @@ test('holds what a user needs and nothing else', () => {
     /^prebuilds\/(README\.md|(linux|darwin|win32)-(x64|arm64)\/score-sde\.(glibc\.|musl\.)?node)$/,
     /^(CMakeLists\.txt|binding\.gyp|scripts\/no-binary\.js)$|^native\/.*\.([ch]pp|cuh?|map)$/,
     /^bench\/torch_peer\.py$/,
-    /^examples\/[a-z-]+\.mjs$/,
+    /^examples\/([a-z-]+\.mjs|export_ncsnpp\.py)$/,
   ];
   expect(paths.filter((path) => !expected.some((pattern) => pattern.test(path)))).toEqual([]);
   for (const path of [

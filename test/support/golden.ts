@@ -1,5 +1,5 @@
 import { readFileSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { ScoreSdeVeScheduler } from '../../lib';
 
 const ROOT = join(__dirname, '..', 'golden');
@@ -46,12 +46,12 @@ export interface SnakeConfig {
 export type SetupCall = [string, number[]?, Record<string, number>?];
 
 export function readJson<J>(name: string): J {
-  return JSON.parse(readFileSync(join(ROOT, `${name}.json`), 'utf8')) as J;
+  return JSON.parse(readFileSync(resolve(ROOT, `${name}.json`), 'utf8')) as J;
 }
 
-/** NAME.json with NAME.safetensors beside it. */
+/** NAME.json with NAME.safetensors beside it, of the golden vectors or by an absolute path. */
 export function golden<J>(name: string): Golden<J> {
-  const file = readFileSync(join(ROOT, `${name}.safetensors`));
+  const file = readFileSync(resolve(ROOT, `${name}.safetensors`));
   const start = 8 + Number(file.readBigUInt64LE(0));
   const header = JSON.parse(file.toString('utf8', 8, start)) as Record<
     string,

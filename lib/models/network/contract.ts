@@ -1,4 +1,4 @@
-import { ScoreSdeError } from '../../errors';
+import { exportingPage, ScoreSdeError } from '../../errors';
 import { show } from '../../options';
 import { assertInputs, type ModelInput, type ModelInputs, type Parameterization } from '../model';
 import { kindOptions, parameterizationOf, type NetworkKind } from './kind';
@@ -51,7 +51,7 @@ function choose(
   throw new ScoreSdeError(
     'ERR_MODEL',
     `the model has no ${named === undefined ? `recognisable ${role}` : `${role} named ${show(named)}`} among ${portsText(ports)}; ` +
-      `name it with the option ${role}`,
+      `name it with the option ${role}, or export it with the usual names (${exportingPage})`,
   );
 }
 
@@ -85,13 +85,13 @@ export class Contract {
     if (!['float32', 'float16'].includes(this.sample.type) || !isFloat(this.output))
       throw new ScoreSdeError(
         'ERR_MODEL',
-        `the model must take and give float32 or float16 states, got ${portsText([this.sample])} and ${portsText([this.output])}`,
+        `the model must take and give float32 or float16 states, got ${portsText([this.sample])} and ${portsText([this.output])} (${exportingPage})`,
       );
     const { sample: states, timestep, output: score } = this;
     if (states.shape.length === 0 || !isPerSample(timestep) || !(isFloat(timestep) || isInteger(timestep)))
       throw new ScoreSdeError(
         'ERR_MODEL',
-        `the model must take a batch of states and a number for each as their noise level, got ${portsText([states, timestep])}`,
+        `the model must take a batch of states and a number for each as their noise level, got ${portsText([states, timestep])} (${exportingPage})`,
       );
     if (inputs.some(({ name }) => name === score.name))
       throw new ScoreSdeError('ERR_MODEL', `the model gives its input ${score.name} as its score`);

@@ -1,5 +1,5 @@
-import { AbortError, ScoreSdeError } from '../../errors';
-import { isFile } from '../../files';
+import { AbortError, exportingPage, ScoreSdeError } from '../../errors';
+import { isFile, readHead, standIn } from '../../files';
 import { Dtype, type LoadedNetwork, type NetworkInput, type NetworkPort, type Order } from '../../native/abi';
 import { native } from '../../native/addon';
 import { KernelCall } from '../../native/call';
@@ -158,7 +158,7 @@ export class OnnxModel extends Callable {
   ): Promise<OnnxModel> {
     const settings = settingsOf(pathOrBytes, options);
     const { signal } = settings;
-    const loading = OnnxModel.#load(settings, options, known);
+    const loading = OnnxModel.#load(extensionOf(this, OnnxModel), settings, options, known);
     if (signal === undefined) return loading;
     const wait = new Wait(signal);
     try {
@@ -175,15 +175,22 @@ export class OnnxModel extends Callable {
     }
   }
 
-  static async #load(settings: Settings, options: OnnxModelOptions, known: Known): Promise<OnnxModel> {
+  static async #load(
+    Class: typeof OnnxModel,
+    settings: Settings,
+    options: OnnxModelOptions,
+    known: Known,
+  ): Promise<OnnxModel> {
     const { source, device, signal, onProgress, exact, sampleShape } = settings;
     const name = source.path ?? 'the network';
     assertGoesOn(signal);
     if (source.path !== undefined && !(await isFile(name)))
       throw new ScoreSdeError(
         'ERR_MODEL',
-        `${name}: no such file; the network must be there as ONNX, other weights are not read`,
+        `${name}: no such file; the network must be there as ONNX, other weights are not read (${exportingPage})`,
       );
+    const instead = standIn(source.bytes ?? (await readHead(name)));
+    if (instead !== undefined) throw new ScoreSdeError('ERR_MODEL', `${name}: ${instead}`);
     if (onProgress !== undefined) await new Weights(source).readAhead(onProgress, signal);
     const sessions = new Sessions(settings, name);
     const { loaded, fallback } = await sessions.load();
@@ -191,13 +198,7 @@ export class OnnxModel extends Callable {
     try {
       assertGoesOn(signal);
       const contract = new Contract(loaded.inputs.map(portOf), loaded.outputs.map(portOf), options);
-      model = new (extensionOf(this, OnnxModel))(
-        loaded,
-        contract,
-        fallback === undefined ? device : 'cpu',
-        fallback,
-        settings.dataRange,
-      );
+      model = new Class(loaded, contract, fallback === undefined ? device : 'cpu', fallback, settings.dataRange);
       model.#exact = await model.#exactness(exact, sampleShape, (probe) =>
         model!.#probe(probe, settings, sessions, known.probed ?? []),
       );
