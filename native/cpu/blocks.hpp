@@ -47,7 +47,7 @@ void forNoise(Shape shape, const Noise& noise, const std::vector<RowStep>* rows,
     drawTorch(noise, shape, into, [&](size_t at, size_t count, const float* values) {
       Scratch scratch;
       forSegments(shape, at, count, values, [&](size_t row, size_t col, size_t n, const float* z) {
-        visit(row, col, n, Normals{z, {}}, scratch);
+        visit(row, col, n, Normals{.values = z}, scratch);
       });
     });
     return;

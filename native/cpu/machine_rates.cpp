@@ -74,7 +74,7 @@ double normalRate(Noise::Kind kind) {
   return static_cast<double>(threads * kPasses * kBlock) / fastest([&] {
            pool.forRange(threads * kPasses, kPasses, [](size_t begin, size_t end) {
              alignas(64) float values[kBlock];
-             for (size_t i = begin; i < end; ++i) store(values, {nullptr, {1, i * (kBlock / 4)}}, kBlock);
+             for (size_t i = begin; i < end; ++i) store(values, {.stream = {1, i * (kBlock / 4)}}, kBlock);
            });
          });
 }

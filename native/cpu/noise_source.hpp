@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/params.hpp"
+#include "cpu/conversions.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/thread_pool.hpp"
 #include "cpu/torch_stream.hpp"
@@ -33,7 +34,6 @@ inline bool writeBlock(View view, size_t at, size_t count, const float* block) {
 struct Scratch {
   alignas(64) float noise[kBlock + 4], sample[kBlock], score[kBlock], out[kBlock], mean[kBlock];
   alignas(64) float sum[kBlock], term[kBlock];  // of a linear update
-  uint16_t rounded[kBlock];
 };
 
 /// Noise that any thread can read anywhere: given, or of counter-based streams.
@@ -46,10 +46,9 @@ class NoiseSource {
   /// The `count` <= kBlock normals of row `row` from column `col` on, not drawn yet where that can be left to a kernel.
   Normals normals(size_t row, size_t col, size_t count, Scratch& scratch) const {
     const RowStep::Normals from = source(row);
-    if (from == RowStep::Normals::None) return {nullptr, {}, true};
-    if (from == RowStep::Normals::Drawn && noise_.type == Dtype::Float32 && phase(row, col) == 0)
-      return {nullptr, at(row, col)};
-    return {values(row, col, count, scratch.noise, scratch), {}};
+    if (from == RowStep::Normals::None) return {.none = true};
+    if (from == RowStep::Normals::Drawn && phase(row, col) == 0) return {.stream = at(row, col), .type = noise_.type};
+    return {.values = values(row, col, count, scratch.noise, scratch)};
   }
 
   /// The same in memory, of a row that has some. What is not there is drawn into `buffer`, or into scratch where its
@@ -59,13 +58,8 @@ class NoiseSource {
       return readBlock(noise_.given, row * shape_.cols + col, count, scratch.noise);
     const size_t skip = phase(row, col);
     float* const drawn = skip == 0 ? buffer : scratch.noise;
-    store(drawn, {nullptr, at(row, col)}, skip + count);
-    float* const first = drawn + skip;
-    if (noise_.type != Dtype::Float32) {
-      fromFloat(scratch.rounded, first, count, noise_.type);
-      toFloat(first, scratch.rounded, count, noise_.type);
-    }
-    return first;
+    store(drawn, {.stream = at(row, col), .type = noise_.type}, skip + count);
+    return drawn + skip;
   }
 
  private:

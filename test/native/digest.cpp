@@ -8,6 +8,7 @@
 
 #include "core/tables.hpp"
 #include "cpu/backend.hpp"
+#include "cpu/conversions.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/multiversion.hpp"
 #include "cpu/thread_pool.hpp"
