@@ -4,11 +4,11 @@
 #include <algorithm>
 
 #include "cpu/noise_source.hpp"
+#include "cpu/torch_noise.hpp"
 
 namespace score_sde::cpu {
 
 inline constexpr size_t kGrain = 16;  // blocks to a piece of work: about 10 us
-inline constexpr size_t kAlone = 64;  // blocks that are done before a second thread is awake
 
 inline size_t blocksOf(Shape shape) { return shape.rows * sumGroups(shape.cols); }
 

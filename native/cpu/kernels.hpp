@@ -10,6 +10,7 @@
 namespace score_sde::cpu {
 
 inline constexpr size_t kBlock = kSumGroup;
+inline constexpr size_t kAlone = 64;  // blocks that are done before a second thread is awake
 
 /// The normals of a block: none, in memory, or, where `values` is null, to be drawn from a stream's counter on and
 /// rounded to `type`.

@@ -67,7 +67,10 @@ double normalRate(Noise::Kind kind) {
     alignas(64) float values[kBlock];
     return kPasses * kBlock / fastest([&] {
              TorchDraw draw(state, kPasses * kBlock, Dtype::Float32);
-             for (size_t i = 0; i < kPasses; ++i) draw.next(values, kBlock);
+             for (size_t i = 0; i < kPasses; ++i) {
+               TorchDraw::Piece piece = draw.begin(values, kBlock);
+               draw.finish(piece);
+             }
            });
   }
   const size_t threads = static_cast<size_t>(pool.threads());

@@ -1,14 +1,9 @@
 // The normals of a batch, block by block.
 #pragma once
 
-#include <algorithm>
-#include <cstring>
-
 #include "core/params.hpp"
 #include "cpu/conversions.hpp"
 #include "cpu/kernels.hpp"
-#include "cpu/thread_pool.hpp"
-#include "cpu/torch_stream.hpp"
 
 namespace score_sde::cpu {
 
@@ -83,31 +78,5 @@ class NoiseSource {
   const std::vector<RowStep>* const rows_;
   const bool perRow_;
 };
-
-/// Draws the torch streams of a batch in pieces: consume(at, count, values) over all of [0, size) of the batch, each
-/// stream's part in order. Different streams run on different threads, one stream is serial by nature. The values lie
-/// in `into`, the batch's memory, where it is not null.
-template <class Consume>
-void drawTorch(const Noise& noise, Shape shape, float* into, const Consume& consume) {
-  constexpr size_t kPiece = 8 * kBlock;  // what a second-level cache holds beside the operands
-  const size_t streams = noise.torch.size(), each = shape.size() / streams;
-  // A generator may stand in the list more than once; then its draws follow one another.
-  auto sorted = noise.torch;
-  std::sort(sorted.begin(), sorted.end());
-  const bool distinct = std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end();
-  ThreadPool::instance().forRange(streams, distinct ? 1 : streams, [&](size_t begin, size_t end) {
-    alignas(64) float piece[kPiece + TorchDraw::kTransform];
-    for (size_t s = begin; s < end; ++s) {
-      TorchDraw draw(*noise.torch[s], each, noise.type);
-      for (size_t done = 0; done < each;) {
-        const size_t count = draw.pieceOf(kPiece);
-        float* const values = into == nullptr ? piece : into + s * each + done;
-        draw.next(values, count);
-        consume(s * each + done, count, values);
-        done += count;
-      }
-    }
-  });
-}
 
 }  // namespace score_sde::cpu
