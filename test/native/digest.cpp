@@ -350,7 +350,7 @@ void sums() {
 void conversions() {
   Line line("conversions");
   constexpr size_t patterns = 65536, piece = 25;
-  const auto inPieces = [](const auto& convert) {
+  const auto inPieces = [&](const auto& convert) {
     for (size_t at = 0; at < patterns; at += piece) convert(at, std::min(piece, patterns - at));
   };
   std::vector<uint16_t> halves(patterns);
