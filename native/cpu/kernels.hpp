@@ -16,7 +16,7 @@ inline constexpr size_t kAlone = 64;  // blocks that are done before a second th
 /// rounded to `type`.
 struct Normals {
   const float* values = nullptr;
-  PhiloxStream stream;
+  PhiloxStream stream = {};
   Dtype type = Dtype::Float32;
   bool none = false;
 };
