@@ -40,8 +40,8 @@ class SharedDraw {
   }
 
  private:
-  std::mutex mutex_;  // of the draw's words, and begun_
   TorchDraw draw_;
+  std::mutex mutex_;  // of the draw's words, and begun_
   const size_t count_;
   size_t begun_ = 0;
   float* const into_;
