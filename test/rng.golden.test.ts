@@ -1,4 +1,6 @@
-import { Generator, type PhiloxState } from '../lib';
+import { createHash } from 'node:crypto';
+import { Generator, getNumThreads, setNumThreads, type PhiloxState } from '../lib';
+import { Dtype } from '../lib/native/abi';
 import { native } from '../lib/native/addon';
 import { bitEqual, golden } from './support/golden';
 
@@ -33,6 +35,59 @@ describe('engine torch', () => {
       else if (n < 16) bitEqual(draw(generator, n), Float32Array.from(tensor<Float64Array>(key).data));
       else draw(generator, 2 * n);
     }
+  });
+
+  // More than one thread draws, the last 16 values are drawn again, and every uniform of the type comes up.
+  describe.each([
+    ['float16', 11, 10, -14],
+    ['bfloat16', 8, 7, -126],
+  ] as const)('70,003 values, %s', (type, uniformBits, bits, leastExponent) => {
+    const n = 70_003;
+    const everyOperation = type === 'bfloat16';
+    const round = (x: number) => rounded(x, bits, leastExponent);
+    const inner = (x: number) => (everyOperation ? round(x) : Math.fround(x));
+
+    test('are what the algorithm makes of the words of MT19937', () => {
+      const next = mersenneTwister(7);
+      const uniforms = (count: number) =>
+        Array.from({ length: count }, () => (next() & (2 ** uniformBits - 1)) / 2 ** uniformBits);
+      const normals = uniforms(n);
+      const transform = (at: number) => {
+        for (let j = at; j < at + 8; j++) {
+          const radius = round(Math.sqrt(inner(-2 * inner(Math.log(round(1 - normals[j]!))))));
+          const angle = round(2 * Math.PI * normals[j + 8]!);
+          normals[j] = round(radius * inner(Math.cos(angle)));
+          normals[j + 8] = round(radius * inner(Math.sin(angle)));
+        }
+      };
+      for (let at = 0; at + 16 <= n; at += 16) transform(at);
+      normals.splice(n - 16, 16, ...uniforms(16));
+      transform(n - 16);
+
+      const drawn = new Float32Array(n);
+      native.convert(n, draw(torch(7), n, type), Dtype[type], drawn, Dtype.float32);
+      const unequal = normals.flatMap((value, i) => (value === drawn[i] ? [] : [[value, drawn[i]!] as const]));
+      // The C library's logarithm or cosine may be the other neighbour of the exact one.
+      expect(unequal.length).toBeLessThan(n / 1000);
+      for (const [a, b] of unequal) expect(Math.abs(a - b)).toBeLessThanOrEqual(2 ** -bits * Math.abs(a));
+    });
+  });
+
+  describe('however many threads draw', () => {
+    const threads = getNumThreads();
+    afterAll(() => setNumThreads(threads));
+
+    test.each(['float32', 'float16', 'bfloat16'] as const)('%s: the same values, the same state', (type) => {
+      const on = (count: number) => {
+        setNumThreads(count);
+        const generator = torch(11);
+        const hash = createHash('sha256');
+        for (const n of [5, 200_001, 3, 131_072, 70_000]) hash.update(draw(generator, n, type));
+        return hash.update(generator.getState() as Uint8Array).digest('hex');
+      };
+      const alone = on(1);
+      for (const count of [2, 3, 5]) expect(on(count)).toBe(alone);
+    });
   });
 
   test('the values that torch 2.x prints for seed 42', () => {
@@ -117,17 +172,40 @@ describe("torch's get_state layout", () => {
   function engineWords(view: DataView): number[] {
     return Array.from({ length: 624 }, (_, i) => Number(view.getBigUint64(24 + 8 * i, true)));
   }
-
-  /** MT19937's state after seeding. */
-  function seedWords(seed: number): number[] {
-    const words = [seed];
-    for (let i = 1; i < 624; i++) {
-      const last = words[i - 1]!;
-      words.push((Math.imul(1812433253, last ^ (last >>> 30)) + i) >>> 0);
-    }
-    return words;
-  }
 });
+
+/** MT19937's state after seeding. */
+function seedWords(seed: number): number[] {
+  const words = [seed];
+  for (let i = 1; i < 624; i++) {
+    const last = words[i - 1]!;
+    words.push((Math.imul(1812433253, last ^ (last >>> 30)) + i) >>> 0);
+  }
+  return words;
+}
+
+/** The words of MT19937 (Matsumoto & Nishimura 1998), one a call. */
+function mersenneTwister(seed: number): () => number {
+  const state = seedWords(seed);
+  let k = 0;
+  return () => {
+    const joined = (state[k]! & 0x80000000) | (state[k + 1]! & 0x7fffffff);
+    let y = (state[k + 397]! ^ (joined >>> 1) ^ (joined & 1 ? 0x9908b0df : 0)) >>> 0;
+    state.push(y);
+    k++;
+    y ^= y >>> 11;
+    y ^= (y << 7) & 0x9d2c5680;
+    y ^= (y << 15) & 0xefc60000;
+    return (y ^ (y >>> 18)) >>> 0;
+  };
+}
+
+/** The nearest number with so many bits behind the leading one, half to even; fewer below the least exponent. */
+function rounded(x: number, bits: number, leastExponent: number): number {
+  const unit = 2 ** (Math.max(Math.floor(Math.log2(Math.abs(x))), leastExponent) - bits);
+  const [below, rest] = [Math.floor(x / unit), x / unit - Math.floor(x / unit)];
+  return (rest > 0.5 || (rest === 0.5 && below % 2 !== 0) ? below + 1 : below) * unit;
+}
 
 describe('philox4x32-10', () => {
   const ones = 0xffffffff;

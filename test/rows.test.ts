@@ -147,6 +147,20 @@ const groups: Fields[][] = [
 ];
 
 describe.each(devices)('on %s', (device) => {
+  test('a result that is infinite only as a float16 is not finite, whatever the update', async () => {
+    const operands = drawn([4, 1300], 'float16');
+    (operands.sample.data as Uint16Array).fill(0);
+    (operands.output.data as Uint16Array).fill(0x3c00); // 1
+    // x + sigma^2 m, and x + 2 (snr sigma)^2 m; 65520 rounds to infinity.
+    const predictor = (to: number) => record({ kind: RowKind.predict, sigma: Math.sqrt(to) });
+    const corrector = (to: number) =>
+      record({ kind: RowKind.correct, stepSize: StepSizeCode.ald, snr: 1, sigma: Math.sqrt(to / 2) });
+    const rows = [predictor(65_521), predictor(65_519), corrector(65_519), corrector(65_521)];
+    const { out, bad } = await run(device, rows, operands, none);
+    expect(bad).toEqual([0, 3]);
+    expect([0, 1300, 2600, 3900].map((at) => out[at])).toEqual([0x7c00, 0x7bff, 0x7bff, 0x7c00]);
+  });
+
   describe.each(['float32', 'float16', 'bfloat16'] as const)('%s', (type) => {
     // Rows that end within a vector, a counter and a block; and short ones.
     test.each([3001, 7])('rows of all kinds at once give the bits of each alone, %i columns', async (cols) => {
@@ -233,6 +247,24 @@ describe.each(devices)('on %s', (device) => {
       expect((await run(device, [still, still, still, large, larger], operands, none)).bad).toEqual([1, 4]);
       expect((await run(device, [still], operands, none)).bad).toEqual([1]);
     });
+
+    test.each(['batch', 'sample', 'dim'] as const)(
+      "a corrector may write in its operands' place, %s",
+      async (stepSize) => {
+        // Long rows of one stream, all correctors or not.
+        const corrector = { kind: RowKind.correct, stepSize: StepSizeCode[stepSize], snr: 0.2, normals: Drawn };
+        const operands = drawn([4, 20_001], type);
+        for (const others of [corrector, { e: 1, normals: Drawn }]) {
+          const rows = [corrector, others, corrector, corrector].map(record);
+          const noise: Noise = [NoiseKind.philox, [5n, 6n], Dtype.float32];
+          const { out, bad } = await run(device, rows, operands, noise);
+          for (const place of ['sample', 'output'] as const) {
+            const there = await run(device, rows, operands, noise, (all) => (all.out = all[place]));
+            expect([place, Buffer.compare(bytes(there.out), bytes(out)), there.bad]).toEqual([place, 0, bad]);
+          }
+        }
+      },
+    );
 
     test('results may take the place of operands', async () => {
       const rows = [record({ terms: 3, b: [0.5, -0.25, 0.125], base: 0.5, e: 1, normals: Given, a: 0.9 })];
@@ -374,6 +406,11 @@ function widened(values: Float32Array, type: Type): Float32Array {
   const wide = new Float32Array(values.length);
   native.convert(values.length, values, Dtype[type], wide, Dtype.float32);
   return wide;
+}
+
+function bytes(values: ArrayLike<number>): Buffer {
+  const { buffer, byteOffset, byteLength } = values as Float32Array;
+  return Buffer.from(buffer, byteOffset, byteLength);
 }
 
 function narrowed(values: Float32Array, type: Type): Float32Array | Uint16Array {

@@ -4,11 +4,11 @@
 #include <algorithm>
 
 #include "cpu/noise_source.hpp"
+#include "cpu/torch_noise.hpp"
 
 namespace score_sde::cpu {
 
 inline constexpr size_t kGrain = 16;  // blocks to a piece of work: about 10 us
-inline constexpr size_t kAlone = 64;  // blocks that are done before a second thread is awake
 
 inline size_t blocksOf(Shape shape) { return shape.rows * sumGroups(shape.cols); }
 
@@ -47,7 +47,7 @@ void forNoise(Shape shape, const Noise& noise, const std::vector<RowStep>* rows,
     drawTorch(noise, shape, into, [&](size_t at, size_t count, const float* values) {
       Scratch scratch;
       forSegments(shape, at, count, values, [&](size_t row, size_t col, size_t n, const float* z) {
-        visit(row, col, n, Normals{z, {}}, scratch);
+        visit(row, col, n, Normals{.values = z}, scratch);
       });
     });
     return;

@@ -4,9 +4,9 @@
 #include <bit>
 #include <cstring>
 
+#include "cpu/conversions.hpp"
 #include "cpu/multiversion.hpp"
 #include "cpu/philox_tile.hpp"
-#include "math/half.hpp"
 #include "math/normal.hpp"
 #include "math/ve.hpp"
 
@@ -39,30 +39,6 @@ HD double fold(const Value* values, size_t count) {
 
 MULTIVERSION double foldSquares(const float* values, size_t count) { return fold(values, count); }
 MULTIVERSION double foldSums(const double* values, size_t count) { return fold(values, count); }
-
-MULTIVERSION void widenHalf(float* __restrict out, const uint16_t* __restrict in, size_t count) {
-  for (size_t i = 0; i < count; ++i) out[i] = float16ToFloat(in[i]);
-}
-MULTIVERSION void widenBfloat(float* __restrict out, const uint16_t* __restrict in, size_t count) {
-  for (size_t i = 0; i < count; ++i) out[i] = bfloat16ToFloat(in[i]);
-}
-// Narrowing returns the bits of the greatest magnitude before it.
-MULTIVERSION uint32_t narrowHalf(uint16_t* __restrict out, const float* __restrict in, size_t count) {
-  uint32_t most = 0;
-  for (size_t i = 0; i < count; ++i) {
-    out[i] = floatToFloat16(in[i]);
-    most = std::max(most, bitsOf(in[i]) & 0x7fffffffu);
-  }
-  return most;
-}
-MULTIVERSION uint32_t narrowBfloat(uint16_t* __restrict out, const float* __restrict in, size_t count) {
-  uint32_t most = 0;
-  for (size_t i = 0; i < count; ++i) {
-    out[i] = floatToBfloat16(in[i]);
-    most = std::max(most, bitsOf(in[i]) & 0x7fffffffu);
-  }
-  return most;
-}
 
 MULTIVERSION uint32_t defects(const float* values, size_t count) {
   uint32_t bad = 0;
@@ -169,16 +145,18 @@ HD void draw(float* __restrict z, uint64_t counter, uint64_t key) {
 /// Over normals drawn on the spot: an update of a tile is short enough for the processor to fetch its memory while it
 /// still computes normals.
 template <class Engine, class Update>
-HD uint32_t overStream(const Update& update, PhiloxStream stream, size_t count) {
+HD uint32_t overStream(const Update& update, PhiloxStream stream, Dtype type, size_t count) {
   alignas(64) float z[4 * kTile];
   uint32_t bad = 0;
   size_t at = 0;
   for (; at + 4 * kTile <= count; at += 4 * kTile) {
     draw<kTile, Engine>(z, stream.counter + at / 4, stream.key);
+    if (type != Dtype::Float32) roundTo(z, 4 * kTile, type);
     IN_PLACE for (size_t i = 0; i < 4 * kTile; ++i) bad |= defect(update(at + i, z[i]));
   }
   for (; at < count; at += 4 * kSmallTile) {
     draw<kSmallTile, Engine>(z, stream.counter + at / 4, stream.key);
+    if (type != Dtype::Float32) roundTo(z, 4 * kSmallTile, type);
     const size_t left = std::min<size_t>(count - at, 4 * kSmallTile);
     IN_PLACE for (size_t i = 0; i < left; ++i) bad |= defect(update(at + i, z[i]));
   }
@@ -187,21 +165,21 @@ HD uint32_t overStream(const Update& update, PhiloxStream stream, size_t count) 
 
 // Both loops for an update, once for each instruction set.
 #if MULTIVERSION_X86
-#define OVER_NORMALS(Update)                                                                       \
-  MULTIVERSION uint32_t values(Update u, const float* z, size_t n) { return overValues(u, z, n); } \
-  __attribute__((target("arch=x86-64-v4"))) uint32_t drawn(Update u, PhiloxStream z, size_t n) {   \
-    return overStream<WideLanes<Lanes512, 8>>(u, z, n);                                            \
-  }                                                                                                \
-  __attribute__((target("arch=x86-64-v3"))) uint32_t drawn(Update u, PhiloxStream z, size_t n) {   \
-    return overStream<WideLanes<Lanes256, 4>>(u, z, n);                                            \
-  }                                                                                                \
-  __attribute__((target("default"))) uint32_t drawn(Update u, PhiloxStream z, size_t n) {          \
-    return overStream<Portable>(u, z, n);                                                          \
+#define OVER_NORMALS(Update)                                                                                 \
+  MULTIVERSION uint32_t values(Update u, const float* z, size_t n) { return overValues(u, z, n); }           \
+  __attribute__((target("arch=x86-64-v4"))) uint32_t drawn(Update u, PhiloxStream z, Dtype type, size_t n) { \
+    return overStream<WideLanes<Lanes512, 8>>(u, z, type, n);                                                \
+  }                                                                                                          \
+  __attribute__((target("arch=x86-64-v3"))) uint32_t drawn(Update u, PhiloxStream z, Dtype type, size_t n) { \
+    return overStream<WideLanes<Lanes256, 4>>(u, z, type, n);                                                \
+  }                                                                                                          \
+  __attribute__((target("default"))) uint32_t drawn(Update u, PhiloxStream z, Dtype type, size_t n) {        \
+    return overStream<Portable>(u, z, type, n);                                                              \
   }
 #else
 #define OVER_NORMALS(Update)                                                          \
   uint32_t values(Update u, const float* z, size_t n) { return overValues(u, z, n); } \
-  uint32_t drawn(Update u, PhiloxStream z, size_t n) { return overStream<Portable>(u, z, n); }
+  uint32_t drawn(Update u, PhiloxStream z, Dtype type, size_t n) { return overStream<Portable>(u, z, type, n); }
 #endif
 
 OVER_NORMALS(Store)
@@ -215,7 +193,7 @@ MULTIVERSION uint32_t alone(Copy u, size_t n) { return overNothing(u, n); }
 
 template <class Update>
 bool over(const Normals& z, const Update& update, size_t count) {
-  return (z.values == nullptr ? drawn(update, z.stream, count) : values(update, z.values, count)) == 0;
+  return (z.values == nullptr ? drawn(update, z.stream, z.type, count) : values(update, z.values, count)) == 0;
 }
 
 MULTIVERSION void convertBlock(float* out, const float* sample, const float* output, size_t count, float px, float pm) {
@@ -258,15 +236,6 @@ MULTIVERSION void quantizeBlock(uint8_t* __restrict out, const float* __restrict
 
 double sumSquares(const float* values, size_t count) { return foldSquares(values, count); }
 double sumGroup(const double* values, size_t count) { return foldSums(values, count); }
-
-void toFloat(float* out, const uint16_t* in, size_t count, Dtype type) {
-  type == Dtype::Float16 ? widenHalf(out, in, count) : widenBfloat(out, in, count);
-}
-
-bool fromFloat(uint16_t* out, const float* in, size_t count, Dtype type) {
-  if (type == Dtype::Float16) return narrowHalf(out, in, count) < kFloat16Limit;
-  return narrowBfloat(out, in, count) < kBfloat16Limit;
-}
 
 bool isFinite(const float* values, size_t count) { return defects(values, count) == 0; }
 

@@ -10,21 +10,20 @@
 namespace score_sde::cpu {
 
 inline constexpr size_t kBlock = kSumGroup;
+inline constexpr size_t kAlone = 64;  // blocks that are done before a second thread is awake
 
-/// The normals of a block: none, in memory, or, where `values` is null, to be drawn from a stream's counter on.
+/// The normals of a block: none, in memory, or, where `values` is null, to be drawn from a stream's counter on and
+/// rounded to `type`.
 struct Normals {
   const float* values = nullptr;
-  PhiloxStream stream;
+  PhiloxStream stream = {};
+  Dtype type = Dtype::Float32;
   bool none = false;
 };
 
 /// The sum tree's fold of up to 1024 values: of their squares (level 0), or of the sums themselves (above).
 double sumSquares(const float* values, size_t count);
 double sumGroup(const double* values, size_t count);
-
-/// Widening and narrowing of the 16-bit types. Narrowing returns whether everything written is finite.
-void toFloat(float* out, const uint16_t* in, size_t count, Dtype type);
-bool fromFloat(uint16_t* out, const float* in, size_t count, Dtype type);
 
 bool isFinite(const float* values, size_t count);
 

@@ -67,14 +67,17 @@ double normalRate(Noise::Kind kind) {
     alignas(64) float values[kBlock];
     return kPasses * kBlock / fastest([&] {
              TorchDraw draw(state, kPasses * kBlock, Dtype::Float32);
-             for (size_t i = 0; i < kPasses; ++i) draw.next(values, kBlock);
+             for (size_t i = 0; i < kPasses; ++i) {
+               TorchDraw::Piece piece = draw.begin(values, kBlock);
+               draw.finish(piece);
+             }
            });
   }
   const size_t threads = static_cast<size_t>(pool.threads());
   return static_cast<double>(threads * kPasses * kBlock) / fastest([&] {
            pool.forRange(threads * kPasses, kPasses, [](size_t begin, size_t end) {
              alignas(64) float values[kBlock];
-             for (size_t i = begin; i < end; ++i) store(values, {nullptr, {1, i * (kBlock / 4)}}, kBlock);
+             for (size_t i = begin; i < end; ++i) store(values, {.stream = {1, i * (kBlock / 4)}}, kBlock);
            });
          });
 }

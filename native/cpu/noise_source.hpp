@@ -1,13 +1,9 @@
 // The normals of a batch, block by block.
 #pragma once
 
-#include <algorithm>
-#include <cstring>
-
 #include "core/params.hpp"
+#include "cpu/conversions.hpp"
 #include "cpu/kernels.hpp"
-#include "cpu/thread_pool.hpp"
-#include "cpu/torch_stream.hpp"
 
 namespace score_sde::cpu {
 
@@ -33,7 +29,6 @@ inline bool writeBlock(View view, size_t at, size_t count, const float* block) {
 struct Scratch {
   alignas(64) float noise[kBlock + 4], sample[kBlock], score[kBlock], out[kBlock], mean[kBlock];
   alignas(64) float sum[kBlock], term[kBlock];  // of a linear update
-  uint16_t rounded[kBlock];
 };
 
 /// Noise that any thread can read anywhere: given, or of counter-based streams.
@@ -46,10 +41,9 @@ class NoiseSource {
   /// The `count` <= kBlock normals of row `row` from column `col` on, not drawn yet where that can be left to a kernel.
   Normals normals(size_t row, size_t col, size_t count, Scratch& scratch) const {
     const RowStep::Normals from = source(row);
-    if (from == RowStep::Normals::None) return {nullptr, {}, true};
-    if (from == RowStep::Normals::Drawn && noise_.type == Dtype::Float32 && phase(row, col) == 0)
-      return {nullptr, at(row, col)};
-    return {values(row, col, count, scratch.noise, scratch), {}};
+    if (from == RowStep::Normals::None) return {.none = true};
+    if (from == RowStep::Normals::Drawn && phase(row, col) == 0) return {.stream = at(row, col), .type = noise_.type};
+    return {.values = values(row, col, count, scratch.noise, scratch)};
   }
 
   /// The same in memory, of a row that has some. What is not there is drawn into `buffer`, or into scratch where its
@@ -59,13 +53,8 @@ class NoiseSource {
       return readBlock(noise_.given, row * shape_.cols + col, count, scratch.noise);
     const size_t skip = phase(row, col);
     float* const drawn = skip == 0 ? buffer : scratch.noise;
-    store(drawn, {nullptr, at(row, col)}, skip + count);
-    float* const first = drawn + skip;
-    if (noise_.type != Dtype::Float32) {
-      fromFloat(scratch.rounded, first, count, noise_.type);
-      toFloat(first, scratch.rounded, count, noise_.type);
-    }
-    return first;
+    store(drawn, {.stream = at(row, col), .type = noise_.type}, skip + count);
+    return drawn + skip;
   }
 
  private:
@@ -89,31 +78,5 @@ class NoiseSource {
   const std::vector<RowStep>* const rows_;
   const bool perRow_;
 };
-
-/// Draws the torch streams of a batch in pieces: consume(at, count, values) over all of [0, size) of the batch, each
-/// stream's part in order. Different streams run on different threads, one stream is serial by nature. The values lie
-/// in `into`, the batch's memory, where it is not null.
-template <class Consume>
-void drawTorch(const Noise& noise, Shape shape, float* into, const Consume& consume) {
-  constexpr size_t kPiece = 8 * kBlock;  // what a second-level cache holds beside the operands
-  const size_t streams = noise.torch.size(), each = shape.size() / streams;
-  // A generator may stand in the list more than once; then its draws follow one another.
-  auto sorted = noise.torch;
-  std::sort(sorted.begin(), sorted.end());
-  const bool distinct = std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end();
-  ThreadPool::instance().forRange(streams, distinct ? 1 : streams, [&](size_t begin, size_t end) {
-    alignas(64) float piece[kPiece + TorchDraw::kTransform];
-    for (size_t s = begin; s < end; ++s) {
-      TorchDraw draw(*noise.torch[s], each, noise.type);
-      for (size_t done = 0; done < each;) {
-        const size_t count = draw.pieceOf(kPiece);
-        float* const values = into == nullptr ? piece : into + s * each + done;
-        draw.next(values, count);
-        consume(s * each + done, count, values);
-        done += count;
-      }
-    }
-  });
-}
 
 }  // namespace score_sde::cpu

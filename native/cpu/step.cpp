@@ -1,4 +1,5 @@
-// One update of every row: a pass that measures norms, where rows need them, and a pass that updates.
+// One update of every row: a pass that measures norms, where rows need them, and a pass that updates. Rows whose norms
+// are their own go through both one by one.
 #include "cpu/step.hpp"
 
 #include <algorithm>
@@ -23,6 +24,15 @@ const Value& ofRow(const std::vector<Value>& values, size_t row) {
 template <class Predicate>
 bool any(const std::vector<RowStep>& rows, const Predicate& predicate) {
   return std::any_of(rows.begin(), rows.end(), predicate);
+}
+
+// Normals that are kept in memory of their own rather than drawn again. The C library holds on to so much memory for
+// the next call; more of it would be mapped anew each time, which takes longer than to draw.
+constexpr size_t kKept = size_t{1} << 21;
+
+/// Threads that work at rows side by side.
+size_t rowThreads(Shape shape) {
+  return blocksOf(shape) <= kAlone ? 1 : static_cast<size_t>(ThreadPool::instance().threads());
 }
 
 bool drawsWhatItMeasures(const RowStep& row) { return measuresNoise(row) && row.normals == RowStep::Normals::Drawn; }
@@ -112,6 +122,32 @@ double foldLevels(double* sums, size_t count) {
   return count == 0 ? 0.0 : sums[0];
 }
 
+struct Norms {
+  float score = 0.0f, noise = 0.0f;
+};
+
+/// A row's norms from its blocks' sums, which are used up. Sums that the row does not measure are not read.
+Norms normsOf(const StepParams& p, const RowStep& row, double* scoreSums, double* noiseSums) {
+  if (!measuresScore(row)) return {};
+  const size_t perRow = sumGroups(p.shape.cols);
+  const double drawn = measuresNoise(row) ? foldLevels(noiseSums, perRow) : 0.0;
+  return {scoreNorm(row, foldLevels(scoreSums, perRow), p.output.type), noiseNorm(row, drawn, p.shape.cols)};
+}
+
+/// A block's sum of squares of the score.
+double scoreSum(const StepParams& p, const RowStep& row, size_t at, size_t n, Scratch& scratch) {
+  const float* const x = row.converts ? readBlock(p.sample, at, n, scratch.sample) : nullptr;
+  return sumSquares(valueOf(p, row, x, at, n, scratch), n);
+}
+
+/// A block's sum of squares of the noise, which is kept where `kept` is not null.
+double noiseSum(const NoiseSource& noise, size_t row, size_t col, size_t n, float* kept, Scratch& scratch) {
+  float* const buffer = kept == nullptr ? scratch.noise : kept;
+  const float* const z = noise.values(row, col, n, buffer, scratch);
+  if (kept != nullptr && z != kept) std::memcpy(kept, z, n * sizeof(float));
+  return sumSquares(z, n);
+}
+
 /// The corrector's step of each row, from the norms of its score and, where it is measured, of its noise: of the sums
 /// of the noise's blocks, or of the noise itself where there are none. Noise that is drawn for it is kept where `kept`
 /// is not null.
@@ -125,22 +161,18 @@ std::vector<float> measuredSteps(const StepParams& p, const NoiseSource& noise, 
     const RowStep& row = ofRow(p.rows, r);
     if (!measuresScore(row)) return;
     const size_t at = r * cols + col, group = r * perRow + col / kBlock;
-    const float* const x = row.converts ? readBlock(p.sample, at, n, scratch.sample) : nullptr;
-    scoreSums[group] = sumSquares(valueOf(p, row, x, at, n, scratch), n);
+    scoreSums[group] = scoreSum(p, row, at, n, scratch);
     if (!sumsNoise || !measuresNoise(row) || row.normals == RowStep::Normals::None) return;
-    float* const buffer = kept == nullptr ? scratch.noise : kept + at;
-    const float* const z = noise.values(r, col, n, buffer, scratch);
-    noiseSums[group] = sumSquares(z, n);
-    if (kept != nullptr && z != buffer) std::memcpy(buffer, z, n * sizeof(float));
+    noiseSums[group] = noiseSum(noise, r, col, n, kept == nullptr ? nullptr : kept + at, scratch);
   });
 
   std::vector<float> scoreNorms(rows), noiseNorms(rows), steps(rows);
   for (size_t r = 0; r < rows; ++r) {
     const RowStep& row = ofRow(p.rows, r);
-    if (!measuresScore(row)) continue;
-    scoreNorms[r] = scoreNorm(row, foldLevels(scoreSums.data() + r * perRow, perRow), p.output.type);
-    const double drawn = measuresNoise(row) ? foldLevels(noiseSums.data() + r * perRow, perRow) : 0.0;
-    noiseNorms[r] = noiseNorm(row, drawn, cols);
+    double* const drawn = noiseSums.empty() ? nullptr : noiseSums.data() + r * perRow;
+    const Norms norms = normsOf(p, row, scoreSums.data() + r * perRow, drawn);
+    scoreNorms[r] = norms.score;
+    noiseNorms[r] = norms.noise;
   }
   for (size_t r = 0, end = 0; r < rows; r = end) {
     const RowStep& first = ofRow(p.rows, r);
@@ -177,7 +209,7 @@ struct Measured {
 };
 
 /// Noise whose norm is measured is needed twice. It waits in `out` where that is free to hold it, in memory of its own
-/// where it cannot be drawn again, and is drawn again otherwise.
+/// where it cannot be drawn again or is little, and is drawn again otherwise.
 Status measure(const StepParams& p, Measured& done) {
   const NoiseSource drawn(p.noise, p.shape, &p.rows);
   const bool mixes = any(p.rows, [](const RowStep& row) { return row.normals == RowStep::Normals::Given; });
@@ -189,10 +221,10 @@ Status measure(const StepParams& p, Measured& done) {
   const bool serial = p.noise.kind == Noise::Kind::Torch;
   const bool ahead = serial || (p.noise.streams() == 1 && p.shape.cols < kBlock && p.shape.rows > 1);
   float* kept = isFree(p) ? static_cast<float*>(p.out.data) : nullptr;
-  if (kept == nullptr && ahead) {
+  if (kept == nullptr && (ahead || p.shape.size() <= kKept)) {
     done.own.reset(new (std::nothrow) float[p.shape.size()]);
-    if (done.own == nullptr) return Status::error("ERR_MEMORY", "no memory for the noise");
     kept = done.own.get();
+    if (kept == nullptr && ahead) return Status::error("ERR_MEMORY", "no memory for the noise");
   }
   if (kept == nullptr) {
     done.steps = measuredSteps(p, drawn, nullptr, {});
@@ -223,6 +255,63 @@ Status measure(const StepParams& p, Measured& done) {
   return {};
 }
 
+/// Whether rows can be measured and updated one by one: no norm is shared, each is worth a thread and can keep its
+/// normals, and the threads end together.
+bool goesByRows(const StepParams& p) {
+  const size_t rows = p.shape.rows, cols = p.shape.cols, threads = rowThreads(p.shape);
+  const size_t turns = (rows + threads - 1) / threads;
+  return p.noise.kind != Noise::Kind::Torch && cols >= kBlock && cols <= kKept && 8 * turns * threads <= 9 * rows &&
+         !any(p.rows, sharesNorms);
+}
+
+/// Measures and updates a row while it is in the cache. Noise that is drawn for its norm is kept where `kept` is not
+/// null. Returns whether its `out` is finite.
+bool stepRow(const StepParams& p, const NoiseSource& noise, size_t r, float* kept, Scratch& scratch) {
+  const size_t cols = p.shape.cols;
+  const RowStep& row = ofRow(p.rows, r);
+  const auto forRow = [&](const auto& visit) {
+    for (size_t col = 0; col < cols; col += kBlock) visit(col, std::min(kBlock, cols - col));
+  };
+  if (!drawsWhatItMeasures(row)) kept = nullptr;
+  double scoreSums[kKept / kBlock], noiseSums[kKept / kBlock];
+  std::fill_n(noiseSums, sumGroups(cols), 0.0);  // of a row without noise
+  const bool sumsNoise = measuresNoise(row) && row.normals != RowStep::Normals::None;
+  if (measuresScore(row)) {
+    forRow([&](size_t col, size_t n) {
+      scoreSums[col / kBlock] = scoreSum(p, row, r * cols + col, n, scratch);
+      if (sumsNoise)
+        noiseSums[col / kBlock] = noiseSum(noise, r, col, n, kept == nullptr ? nullptr : kept + col, scratch);
+    });
+  }
+  const Norms norms = normsOf(p, row, scoreSums, noiseSums);
+  const float step =
+      row.kind == RowStep::Kind::Correct ? correctorStep(row, norms.score, norms.noise, p.output.type) : 0.0f;
+  bool finite = true;
+  forRow([&](size_t col, size_t n) {
+    const Normals z = kept == nullptr ? noise.normals(r, col, n, scratch) : Normals{.values = kept + col};
+    finite &= update(p, row, step, r * cols + col, n, z, scratch);
+  });
+  return finite;
+}
+
+/// Every row in turn. Returns whether all of `out` is finite.
+bool stepByRows(const StepParams& p) {
+  const size_t rows = p.shape.rows, cols = p.shape.cols;
+  const NoiseSource noise(p.noise, p.shape, &p.rows);
+  float* const free = isFree(p) ? static_cast<float*>(p.out.data) : nullptr;
+  std::atomic<bool> finite{true};
+  ThreadPool::instance().forRange(rows, rowThreads(p.shape) == 1 ? rows : 1, [&](size_t begin, size_t end) {
+    Scratch scratch;
+    // Without memory for them normals are drawn again.
+    std::unique_ptr<float[]> own;
+    if (free == nullptr && any(p.rows, drawsWhatItMeasures)) own.reset(new (std::nothrow) float[cols]);
+    for (size_t r = begin; r < end; ++r)
+      if (!stepRow(p, noise, r, free == nullptr ? own.get() : free + r * cols, scratch))
+        finite.store(false, std::memory_order_relaxed);
+  });
+  return finite;
+}
+
 /// The rows whose `out` is not finite.
 std::vector<uint32_t> badRows(const StepParams& p) {
   const auto seen = std::make_unique<std::atomic<bool>[]>(p.shape.rows);
@@ -238,6 +327,10 @@ std::vector<uint32_t> badRows(const StepParams& p) {
 }  // namespace
 
 Status step(const StepParams& p, std::vector<uint32_t>* bad) {
+  if (any(p.rows, measuresScore) && goesByRows(p)) {
+    if (!stepByRows(p) && bad != nullptr) *bad = badRows(p);
+    return {};
+  }
   Measured measured;
   if (any(p.rows, measuresScore)) {
     TRY_STATUS(measure(p, measured));

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "cpu/conversions.hpp"
 #include "cpu/multiversion.hpp"
 #include "math/half.hpp"
 
@@ -56,12 +57,6 @@ MULTIVERSION void regenerate(uint32_t* mt) {
     IN_PLACE for (size_t k = start; k < end; ++k) mt[k] = twist(mt[k], mt[k + 1], mt[k - (kWords - kMiddle)]);
   }
   mt[kWords - 1] = twist(mt[kWords - 1], mt[0], mt[kMiddle - 1]);
-}
-
-/// Uniforms in [0, 1) from the low bits of the words, as many as torch uses.
-MULTIVERSION void temperUniforms(float* __restrict out, const uint32_t* __restrict words, size_t count, uint32_t mask,
-                                 float unit) {
-  for (size_t i = 0; i < count; ++i) out[i] = static_cast<float>(static_cast<int32_t>(temper(words[i]) & mask)) * unit;
 }
 
 /// Box-Muller as torch's AVX2 kernel computes it, on 8 pairs of 16 elements: the polynomials of avx_mathfun (after
@@ -117,16 +112,25 @@ HD void torchPair(float u, float v, float& first, float& second) {
   second = r * sine + 0.0f;
 }
 
+/// A word's low bits, as many as torch makes a uniform in [0, 1) of.
+constexpr int bitsOfUniform(Dtype type) { return type == Dtype::Float32 ? 24 : type == Dtype::Float16 ? 11 : 8; }
+
 constexpr size_t kPairs = 512;  // pairs a pass: three arrays fit the first-level cache
 
 MULTIVERSION void transformFloat(float* values, size_t blocks) {
+  constexpr uint32_t mask = (1u << bitsOfUniform(Dtype::Float32)) - 1;
+  const auto uniform = [](float word) {
+    return static_cast<float>(static_cast<int32_t>(temper(bitsOf(word)) & mask)) * 0x1p-24f;
+  };
   alignas(64) float u[kPairs], v[kPairs];
   for (size_t done = 0; done < blocks; done += kPairs / 8) {
     const size_t count = std::min(blocks - done, kPairs / 8);
     float* const d = values + 16 * done;
     for (size_t b = 0; b < count; ++b) {
-      std::memcpy(u + 8 * b, d + 16 * b, 8 * sizeof(float));
-      std::memcpy(v + 8 * b, d + 16 * b + 8, 8 * sizeof(float));
+      for (size_t j = 0; j < 8; ++j) {
+        u[8 * b + j] = uniform(d[16 * b + j]);
+        v[8 * b + j] = uniform(d[16 * b + 8 + j]);
+      }
     }
     IN_PLACE for (size_t i = 0; i < 8 * count; ++i) {
       float first, second;
@@ -141,25 +145,63 @@ MULTIVERSION void transformFloat(float* values, size_t blocks) {
   }
 }
 
-float toHalf(float f) { return float16ToFloat(floatToFloat16(f)); }
-float toBfloat(float f) { return bfloat16ToFloat(floatToBfloat16(f)); }
+/// What Box-Muller makes of the uniforms of a 16-bit type, k / kSize: the radius of the first of a pair, the direction
+/// of the second. As torch, float16 rounds uniform, radius and angle; bfloat16 rounds every operation.
+template <Dtype kType>
+struct Table {
+  static constexpr size_t kSize = size_t{1} << bitsOfUniform(kType);
+  struct Direction {
+    float cosine, sine;
+  };
+  float radius[kSize];
+  Direction direction[kSize];
 
-/// As torch, float16 rounds uniform, radius, angle and product; bfloat16 rounds every operation.
-void transform16(float* d, Dtype type) {
-  for (int j = 0; j < 8; ++j) {
-    const float u = d[j], v = d[j + 8];
-    if (type == Dtype::Float16) {
-      const float r = toHalf(std::sqrt(-2.0f * std::log(toHalf(1.0f - u))));
-      const float angle = toHalf(static_cast<float>(kTwoPi * static_cast<double>(v)));
-      d[j] = toHalf(r * std::cos(angle) + 0.0f);
-      d[j + 8] = toHalf(r * std::sin(angle) + 0.0f);
-    } else {
-      const float r = toBfloat(std::sqrt(toBfloat(-2.0f * toBfloat(std::log(toBfloat(1.0f - u))))));
-      const float angle = toBfloat(static_cast<float>(kTwoPi * static_cast<double>(v)));
-      d[j] = toBfloat(r * toBfloat(std::cos(angle)) + 0.0f);
-      d[j + 8] = toBfloat(r * toBfloat(std::sin(angle)) + 0.0f);
+  Table() {
+    const auto round = [](float value) { return rounded(value, kType); };
+    const auto inner = [](float value) { return kType == Dtype::Bfloat16 ? rounded(value, kType) : value; };
+    for (size_t k = 0; k < kSize; ++k) {
+      const float uniform = static_cast<float>(k) / kSize;
+      radius[k] = round(std::sqrt(inner(-2.0f * inner(std::log(round(1.0f - uniform))))));
+      const float angle = round(static_cast<float>(kTwoPi * static_cast<double>(uniform)));
+      direction[k] = {inner(std::cos(angle)), inner(std::sin(angle))};
     }
   }
+
+  /// Made at the first use.
+  static const Table& instance() {
+    static const Table table;
+    return table;
+  }
+};
+
+MULTIVERSION void temperWords(float* values, size_t count, uint32_t mask) {
+  for (size_t i = 0; i < count; ++i) values[i] = floatOf(temper(bitsOf(values[i])) & mask);
+}
+
+template <Dtype kType>
+void transformByTable(float* values, size_t count) {
+  const Table<kType>& table = Table<kType>::instance();
+  for (size_t done = 0; done < count; done += 2 * kPairs) {
+    const size_t n = std::min(count - done, 2 * kPairs);
+    float* const d = values + done;
+    temperWords(d, n, Table<kType>::kSize - 1);
+    for (size_t i = 0; i < n; i += 16) {
+      for (size_t j = i; j < i + 8; ++j) {
+        const float radius = table.radius[bitsOf(d[j])];
+        const auto [cosine, sine] = table.direction[bitsOf(d[j + 8])];
+        d[j] = radius * cosine + 0.0f;
+        d[j + 8] = radius * sine + 0.0f;
+      }
+    }
+    roundTo(d, n, kType);
+  }
+}
+
+/// Normals of the words of whole blocks of 16.
+void transform(float* values, size_t count, Dtype type) {
+  if (type == Dtype::Float32) return transformFloat(values, count / TorchDraw::kTransform);
+  type == Dtype::Float16 ? transformByTable<Dtype::Float16>(values, count)
+                         : transformByTable<Dtype::Bfloat16>(values, count);
 }
 
 }  // namespace
@@ -201,50 +243,47 @@ float TorchDraw::smallNormal() {
     state_.normalIsValid = 1;
     value = r * std::cos(angle);
   }
-  const float rounded = static_cast<float>(value);
-  return type_ == Dtype::Float32 ? rounded : type_ == Dtype::Float16 ? toHalf(rounded) : toBfloat(rounded);
+  return rounded(static_cast<float>(value), type_);
 }
 
-void TorchDraw::uniforms(float* out, size_t count) {
-  const int bits = type_ == Dtype::Float32 ? 24 : type_ == Dtype::Float16 ? 11 : 8;
-  const uint32_t mask = (1u << bits) - 1;
-  const float unit = 1.0f / static_cast<float>(1u << bits);
+void TorchDraw::words(void* out, size_t count) {
+  char* to = static_cast<char*>(out);
   while (count > 0) {
     if (position_ == kWords) {
       regenerate(words_);
       position_ = 0;
     }
     const size_t available = std::min(count, kWords - position_);
-    temperUniforms(out, words_ + position_, available, mask, unit);
+    std::memcpy(to, words_ + position_, available * sizeof(uint32_t));
     position_ += available;
-    out += available;
+    to += available * sizeof(uint32_t);
     count -= available;
-  }
-}
-
-void TorchDraw::transform(float* values, size_t count) {
-  if (type_ == Dtype::Float32) {
-    transformFloat(values, count / kTransform);
-  } else {
-    for (size_t i = 0; i + kTransform <= count; i += kTransform) transform16(values + i, type_);
   }
 }
 
 size_t TorchDraw::pieceOf(size_t wanted) const { return left_ < wanted + kTransform ? left_ : wanted; }
 
-void TorchDraw::next(float* out, size_t count) {
+TorchDraw::Piece TorchDraw::begin(float* values, size_t count) {
   left_ -= count;
+  Piece piece{values, count, {}};
   if (small_) {
-    for (size_t i = 0; i < count; ++i) out[i] = smallNormal();
-    return;
+    for (size_t i = 0; i < count; ++i) values[i] = smallNormal();
+  } else {
+    words(values, count);
+    if (count % kTransform != 0) words(piece.last, kTransform);
   }
-  uniforms(out, count);
-  transform(out, count);
-  if (count % kTransform != 0) {  // as torch, draws the last 16 again; the loop has drawn some of them
-    float* const last = out + count - kTransform;
-    uniforms(last, kTransform);
-    transform(last, kTransform);
-  }
+  return piece;
+}
+
+void TorchDraw::finish(Piece& piece) const {
+  if (small_) return;
+  const size_t rest = piece.count % kTransform;
+  transform(piece.values, piece.count - rest, type_);
+  if (rest == 0) return;
+  // As torch, the last 16 elements are drawn again, some of which the whole blocks hold.
+  float* const last = piece.values + piece.count - kTransform;
+  std::memcpy(last, piece.last, sizeof piece.last);
+  transform(last, kTransform, type_);
 }
 
 }  // namespace cpu

@@ -36,9 +36,18 @@ bool torchStateIsSound(const TorchState& state);
 namespace cpu {
 
 /// One call of torch.randn for `count` elements, drawn in pieces. The destructor writes the new state.
+///
+/// Only the generator's words follow one from another. begin() makes those of a piece; finish() makes normals of them,
+/// of any piece that has begun, on any thread.
 class TorchDraw {
  public:
   static constexpr size_t kTransform = 16;  // elements that torch transforms together
+
+  struct Piece {
+    float* values = nullptr;  // the bits of words, then normals
+    size_t count = 0;
+    uint32_t last[kTransform] = {};  // the words of the last 16 elements of a draw, where 16 does not divide its size
+  };
 
   TorchDraw(TorchState& state, size_t count, Dtype type);
   ~TorchDraw();
@@ -48,15 +57,16 @@ class TorchDraw {
   /// The elements of the next piece, given the `wanted` number, a multiple of 16. The last piece has up to 15 more,
   /// because a piece has at least 16.
   size_t pieceOf(size_t wanted) const;
-  /// The next `count` normals, rounded to the draw's type, as float32. `count` must be a result of pieceOf.
-  void next(float* out, size_t count);
+  /// The words of the next `count` elements, to lie in `values`. `count` must be a result of pieceOf.
+  Piece begin(float* values, size_t count);
+  /// The normals of a piece, rounded to the draw's type, as float32.
+  void finish(Piece& piece) const;
 
  private:
   uint32_t word();
   double uniformDouble();
   float smallNormal();
-  void uniforms(float* out, size_t count);
-  void transform(float* values, size_t count);
+  void words(void* out, size_t count);
 
   TorchState& state_;
   size_t left_;  // elements not drawn yet

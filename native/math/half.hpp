@@ -12,12 +12,14 @@ inline constexpr uint32_t kFloat16Limit = 0x477ff000u, kBfloat16Limit = 0x7f7f80
 
 HD float bfloat16ToFloat(uint16_t h) { return floatOf(static_cast<uint32_t>(h) << 16); }
 
-HD uint16_t floatToBfloat16(float f) {
+/// The bits of floatToBfloat16 as the high half of a word.
+HD uint32_t bfloat16Word(float f) {
   const uint32_t u = bitsOf(f);
-  const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  const uint32_t nan = (u >> 16) | 0x40u;
-  return static_cast<uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+  const uint32_t rounded = u + 0x7fffu + ((u >> 16) & 1u);
+  return ((u & 0x7fffffffu) > 0x7f800000u ? u | 0x400000u : rounded) & 0xffff0000u;
 }
+
+HD uint16_t floatToBfloat16(float f) { return static_cast<uint16_t>(bfloat16Word(f) >> 16); }
 
 HD float float16ToFloat(uint16_t h) {
   const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
@@ -43,7 +45,7 @@ HD uint16_t floatToFloat16(float f) {
 /// The nearest value of a type, as a float32.
 HD float rounded(float value, Dtype type) {
   if (type == Dtype::Float16) return float16ToFloat(floatToFloat16(value));
-  if (type == Dtype::Bfloat16) return bfloat16ToFloat(floatToBfloat16(value));
+  if (type == Dtype::Bfloat16) return floatOf(bfloat16Word(value));
   return value;
 }
 
