@@ -20,12 +20,11 @@ function compiled(options: ts.CompilerOptions, sources: Record<string, string> =
     ...options,
   };
   const host = ts.createCompilerHost(settings);
-  const { getSourceFile, fileExists } = host;
+  const getSourceFile = host.getSourceFile.bind(host);
+  const fileExists = host.fileExists.bind(host);
   host.fileExists = (path) => path in sources || fileExists(path);
   host.getSourceFile = (path, ...rest) =>
-    path in sources
-      ? ts.createSourceFile(path, sources[path]!, ts.ScriptTarget.ES2022)
-      : getSourceFile.call(host, path, ...rest);
+    path in sources ? ts.createSourceFile(path, sources[path]!, ts.ScriptTarget.ES2022) : getSourceFile(path, ...rest);
   return ts.createProgram([declarations, ...Object.keys(sources)], settings, host);
 }
 
