@@ -1,7 +1,18 @@
 import { Buffer } from 'node:buffer';
 import { randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
-import { access, constants, mkdir, open, readFile, realpath, rename, rm, stat } from 'node:fs/promises';
+import {
+  access,
+  constants,
+  mkdir,
+  open,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  stat,
+  type FileHandle,
+} from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { TextDecoder } from 'node:util';
 import { reasonOf, ScoreSdeError } from './errors';
@@ -93,8 +104,10 @@ export async function writeWhole(path: string, data: string | Uint8Array): Promi
     const mode = (await stat(file).catch(() => undefined))?.mode;
     const handle = await open(temporary, 'wx', mode);
     try {
+      // open() takes the umask from the mode.
+      if (mode !== undefined) await handle.chmod(mode).catch(() => {});
       await handle.writeFile(data);
-      await handle.sync();
+      await sync(handle);
     } finally {
       await handle.close();
     }
@@ -102,6 +115,15 @@ export async function writeWhole(path: string, data: string | Uint8Array): Promi
   } catch (cause) {
     await rm(temporary, { force: true }).catch(() => {});
     throw new ScoreSdeError('ERR_IO', `cannot write ${file}: ${reasonOf(cause)}`, { cause });
+  }
+}
+
+/** Yarn's Plug'n'Play has a file system of its own, whose files have no sync: they are written whole by the rename alone. */
+async function sync(handle: FileHandle): Promise<void> {
+  try {
+    await handle.sync();
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).syscall !== undefined) throw cause;
   }
 }
 

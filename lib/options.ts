@@ -73,6 +73,14 @@ export function assertFunction(value: unknown, name: string): void {
     throw new ScoreSdeError('ERR_CONFIG', `${name} must be a function, got ${show(value)}`);
 }
 
+const copy = Symbol.for('score-sde.copy');
+const thisCopy = Object.freeze({});
+
+/** Marks a class as of this copy of the package. A process may have loaded another copy, whose instances are not of it. */
+export function markCopy(Class: { prototype: object }): void {
+  Object.defineProperty(Class.prototype, copy, { value: thisCopy });
+}
+
 /** A value for an error message: short, with its type, never its whole content. */
 export function show(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value);
@@ -86,5 +94,8 @@ export function show(value: unknown): string {
       : `an array of ${value.length}`;
   const name = (Object.getPrototypeOf(value) as object | null)?.constructor?.name;
   if (ArrayBuffer.isView(value) && 'length' in value) return `a ${name} of ${String(value.length)}`;
+  const from = (value as Record<symbol, unknown>)[copy];
+  if (from !== undefined && from !== thisCopy)
+    return `a ${name} of another copy of score-sde (npm ls score-sde lists them)`;
   return name && name !== 'Object' ? `a ${name}` : 'an object';
 }

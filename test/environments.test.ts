@@ -81,6 +81,17 @@ describe('a run', () => {
   });
 });
 
+test('what another copy of the package made is told as that, or works', async () => {
+  const [one, other] = [fresh(), fresh()];
+  const scheduler = new one.ScoreSdeVeScheduler();
+  const [score, x] = [other.Tensor.zeros([1, 2]), other.Tensor.zeros([1, 2])];
+  expect(scheduler.stepPred(score, 0.5, x, { generator: new one.Generator(1) }).prevSample.size).toBe(2);
+  const says = /got a Generator of another copy of score-sde \(npm ls score-sde lists them\)$/;
+  expect(() => scheduler.stepPred(score, 0.5, x, { generator: new other.Generator(1) })).toThrow(says);
+  const options = { scheduler: new other.ScoreSdeVeScheduler(), model: () => x, sampleShape: [2] };
+  expect(() => new one.ScoreSdeVePipeline(options)).toThrow(/ScoreSdeVeScheduler of another copy of score-sde/);
+});
+
 test("a run goes on under node:test's fake timers, which replace the functions of node:timers", async () => {
   const said = await run(`
     const { mock } = require('node:test');

@@ -1,9 +1,11 @@
+import { execFileSync } from 'node:child_process';
 import * as ort from 'onnxruntime-node';
 import { PNG } from 'pngjs';
 import { toPng, Tensor, type ErrorCode, type TensorLike } from '../lib';
 import { bitEqual } from './support/golden';
 import { decode, roundHalfEven, type HalfType } from './support/half';
 import { fromGrid, toBytes } from './support/images';
+import { root } from './support/paths';
 import { runPlainly } from './support/plain';
 import { rejection, sentence } from './support/refusals';
 
@@ -206,4 +208,43 @@ describe('refused', () => {
   test.each(rows)('%s', async (_, images, options, code, says) => {
     sentence(await rejection(() => toPng(images as Tensor, options as object)), code, says);
   });
+});
+
+describe('where no thread can be had', () => {
+  const script = (before: string) => `
+    const { toPng, Tensor } = require(${JSON.stringify(root)});
+    ${before}
+    toPng(Tensor.zeros([1, 1, 2, 2])).then((file) => console.log(file.subarray(1, 4).toString()));`;
+  const node = (...args: string[]) => execFileSync(process.execPath, args, { encoding: 'utf8', stdio: 'pipe' }).trim();
+  const flag = process.allowedNodeEnvironmentFlags.has('--permission') ? '--permission' : '--experimental-permission';
+
+  test("Node's permission model denies it, and the picture is made on this thread", () => {
+    expect(node(flag, '--allow-fs-read=*', '--allow-addons', '--no-warnings', '-e', script(''))).toBe('PNG');
+  });
+
+  test('the working folder is gone', () => {
+    const gone = "const dir = require('fs').mkdtempSync(require('os').tmpdir() + '/'); process.chdir(dir);";
+    expect(node('-e', script(`${gone} require('fs').rmdirSync(dir);`))).toBe('PNG');
+  });
+
+  test.each([
+    ['addons', ['--allow-fs-read=*'], /addons are denied to this process; node --allow-addons/],
+    ['the package', ['--allow-addons'], /reading .* is denied|ERR_ACCESS_DENIED/],
+  ])('an addon that may not be loaded is told with what allows it: %s', (_, flags, says) => {
+    expect(() => node(flag, ...flags, '--no-warnings', '-e', script(''))).toThrow(says);
+  });
+});
+
+test('the thread ends when it has had nothing to do for a while', () => {
+  const script = `
+    const { toPng, Tensor } = require(${JSON.stringify(root)});
+    (async () => {
+      const make = async () => (await toPng(Tensor.zeros([1, 1, 2, 2]))).length > 0;
+      const first = await make();
+      const count = require('fs').readdirSync('/proc/self/task').length;
+      await new Promise((resolve) => setTimeout(resolve, 2500));
+      const later = require('fs').readdirSync('/proc/self/task').length;
+      console.log(first, later < count, await make());
+    })();`;
+  expect(execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' }).trim()).toBe('true true true');
 });

@@ -1,13 +1,13 @@
 'use strict';
 // The worker thread of png.ts. It is JavaScript, so that it runs from lib/ (in tests) and from dist/.
 const { parentPort } = require('node:worker_threads');
-const { PNG } = require('pngjs');
+const { encodePng } = require('./encode.js');
 
-parentPort.on('message', ({ id, width, height, colorType, hasAlpha, data }) => {
-  const format = { colorType, inputColorType: colorType, inputHasAlpha: hasAlpha };
+parentPort.on('message', ({ id, ...picture }) => {
   try {
-    parentPort.postMessage({ id, file: PNG.sync.write({ width, height, data: Buffer.from(data.buffer) }, format) });
+    parentPort.postMessage({ id, file: encodePng(picture) });
   } catch (error) {
     parentPort.postMessage({ id, error });
   }
 });
+parentPort.postMessage('ready');

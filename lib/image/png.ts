@@ -1,11 +1,13 @@
 import { Buffer } from 'node:buffer';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { later } from '../clock';
 import { reasonOf, ScoreSdeError } from '../errors';
 import type { Bytes } from '../platform';
 import { assertOptions, show } from '../options';
 import { operand } from '../tensor/operand';
 import type { TensorLike } from '../tensor/tensor';
+import { encodePng } from './encode.js';
 import { pixelsOf } from './pixels';
 
 export interface PngOptions {
@@ -66,38 +68,80 @@ interface Reply {
   error?: Error | undefined;
 }
 
-/** Compression takes milliseconds to seconds, so a thread does it. The first picture starts the thread; idle, it keeps no process alive. */
-let worker: Worker | undefined;
+/** How long the thread waits for another picture, in milliseconds. */
+const patience = 1000;
+
+/** Compression takes milliseconds to seconds, so a thread does it. It ends when it has had nothing to do for a while. */
+let encoder: Promise<Worker | undefined> | undefined;
 const waiting = new Map<number, { resolve: (file: Bytes) => void; reject: (error: Error) => void }>();
 let pictures = 0;
+let stopLater = () => {};
 
-function encode(picture: Picture): Promise<Bytes> {
-  const at = (worker ??= start());
+async function encode(picture: Picture): Promise<Bytes> {
   const id = pictures++;
-  return new Promise((resolve, reject) => {
-    at.postMessage({ id, ...picture }, [picture.data.buffer]);
-    at.ref();
-    waiting.set(id, { resolve, reject });
+  stopLater();
+  const settled = new Promise<Bytes>((resolve, reject) => waiting.set(id, { resolve, reject }));
+  const thread = await (encoder ??= start());
+  if (thread === undefined) {
+    waiting.delete(id);
+    return encodedHere(picture);
+  }
+  thread.ref();
+  thread.postMessage({ id, ...picture }, [picture.data.buffer]);
+  return settled;
+}
+
+/** On this thread, which is busy meanwhile. */
+function encodedHere(picture: Picture): Bytes {
+  try {
+    return encodePng(picture) as Bytes;
+  } catch (cause) {
+    throw failure(cause);
+  }
+}
+
+/** The thread, once it takes pictures; undefined where none can be had: the permission model may deny it. */
+function start(): Promise<Worker | undefined> {
+  return new Promise((resolve) => {
+    let thread: Worker;
+    try {
+      thread = new Worker(join(__dirname, 'encoder.js'), { name: 'score-sde png', execArgv: [] });
+    } catch {
+      return resolve(undefined);
+    }
+    let isReady = false;
+    let cause: unknown;
+    thread.on('message', (message: 'ready' | Reply) => {
+      if (message === 'ready') {
+        isReady = true;
+        return resolve(thread);
+      }
+      const { id, file, error } = message;
+      const { resolve: made, reject } = waiting.get(id)!;
+      waiting.delete(id);
+      if (waiting.size === 0) rest(thread);
+      if (file) made(Buffer.from(file.buffer, file.byteOffset, file.byteLength));
+      else reject(failure(error));
+    });
+    thread.on('error', (error) => (cause = error));
+    thread.on('exit', (code) => {
+      encoder = undefined;
+      // One that never began took no picture.
+      if (!isReady) return resolve(undefined);
+      for (const { reject } of waiting.values()) reject(failure(cause ?? `its thread ended with code ${code}`));
+      waiting.clear();
+    });
   });
 }
 
-function start(): Worker {
-  const started = new Worker(join(__dirname, 'encoder.js'), { name: 'score-sde png', execArgv: [] });
-  started.on('message', ({ id, file, error }: Reply) => {
-    const { resolve, reject } = waiting.get(id)!;
-    waiting.delete(id);
-    if (waiting.size === 0) started.unref();
-    if (file) resolve(Buffer.from(file.buffer, file.byteOffset, file.byteLength));
-    else reject(failure(error));
+/** Idle, the thread keeps no process alive, and does not stay. */
+function rest(thread: Worker): void {
+  thread.unref();
+  stopLater = later(patience, () => {
+    encoder = undefined;
+    thread.removeAllListeners('exit'); // by then another thread may be at work
+    void thread.terminate();
   });
-  let cause: unknown;
-  started.on('error', (error) => (cause = error));
-  started.on('exit', (code) => {
-    worker = undefined;
-    for (const { reject } of waiting.values()) reject(failure(cause ?? `its thread ended with code ${code}`));
-    waiting.clear();
-  });
-  return started;
 }
 
 function failure(cause: unknown): ScoreSdeError {

@@ -12,10 +12,23 @@ export function nativePath(): string {
   return nodeGypBuild.resolve(root);
 }
 
+/** Why Node's permission model keeps the addon from being loaded, and what allows it; undefined where it does not. */
+function deniedBy(cause: unknown): string | undefined {
+  if ((cause as NodeJS.ErrnoException).code === 'ERR_DLOPEN_DISABLED')
+    return 'addons are denied to this process; node --allow-addons allows them (and neither --no-addons nor its like may stand beside it)';
+  // @types/node has it from Node.js 22 on.
+  const { permission } = process as { permission?: { has(scope: string, reference: string): boolean } };
+  if (permission === undefined || permission.has('fs.read', root)) return undefined;
+  return `reading ${root} is denied to this process; node --allow-fs-read=${root} allows it`;
+}
+
 function load(): Native {
   try {
     return nodeGypBuild(root);
   } catch (cause) {
+    const denied = deniedBy(cause);
+    if (denied !== undefined)
+      throw new ScoreSdeError('ERR_NATIVE', `score-sde cannot load its addon: ${denied}`, { cause });
     throw new ScoreSdeError(
       'ERR_NATIVE',
       `score-sde has no working binary for ${process.platform}-${process.arch}; ` +

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { resolveDevice } from '../devices';
 import { ScoreSdeError } from '../errors';
-import { assertOptions, show } from '../options';
+import { assertOptions, markCopy, show } from '../options';
 import { Dtype, NoiseKind, type Noise, type StateMemory } from '../native/abi';
 import { native } from '../native/addon';
 import { KernelCall, type Call } from '../native/call';
@@ -169,6 +169,8 @@ export class Generator {
     return { tensor, call: planRandn([this], drawn, { rows: 1, cols: drawn.memory.length }) };
   }
 }
+
+markCopy(Generator);
 
 /** A call that fills `out` with normals times `scale`, rounded to float32: one draw, or one a row where each has a generator. */
 export function planRandn(

@@ -1,5 +1,5 @@
 import { readdir, realpath, stat } from 'node:fs/promises';
-import { basename, dirname, join, relative, sep } from 'node:path';
+import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path';
 import { ScoreSdeError } from '../errors';
 
 /** What is read of a pipeline's folder; a network in the folder itself may read further files of any name. */
@@ -39,5 +39,6 @@ export async function assertContained(folder: string, parts: readonly string[] =
 
 function isInside(folder: string, path: string): boolean {
   const way = relative(folder, path);
-  return way !== '..' && !way.startsWith(`..${sep}`);
+  // On Windows the way to another drive is that drive's path.
+  return way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way);
 }

@@ -16,8 +16,7 @@ export interface Schedule {
 /** The most steps: indices are computed in float32, where integers are exact up to 2^24. */
 const maxSteps = 2 ** 24;
 
-export const missingTimesteps =
-  "`self.timesteps` is not set, you need to run 'set_timesteps' after creating the scheduler";
+export const missingTimesteps = 'timesteps is not set: call setTimesteps() after the scheduler is made';
 
 function stepCount(count: unknown): number {
   if (!Number.isInteger(count) || (count as number) < 0 || (count as number) > maxSteps)

@@ -1,7 +1,7 @@
 import { inspect, isDeepStrictEqual, type InspectOptions } from 'node:util';
 import { resolveDevice } from '../devices';
 import { ScoreSdeError } from '../errors';
-import { assertOptions, extensionOf, givenOptions, show } from '../options';
+import { assertOptions, extensionOf, givenOptions, markCopy, show } from '../options';
 import type { Tensor, TensorLike } from '../tensor/tensor';
 import {
   configNames,
@@ -334,3 +334,5 @@ export class ScoreSdeVeScheduler {
     return planStepCorrect(this.config.snr, modelOutput, sample, options);
   }
 }
+
+markCopy(ScoreSdeVeScheduler);

@@ -1,7 +1,7 @@
 import { inspect, type InspectOptions } from 'node:util';
 import { resolveDevice } from '../devices';
 import { ScoreSdeError } from '../errors';
-import { assertOptions, extensionOf, show } from '../options';
+import { assertOptions, extensionOf, markCopy, show } from '../options';
 import { native } from '../native/addon';
 import { bufferOf, DeviceMemory } from '../native/memory';
 import { assertIdle, inOrder, isBusy } from '../native/order';
@@ -342,6 +342,8 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     return Tensor.#owning(this, fromIpcHandle(json));
   }
 }
+
+markCopy(Tensor);
 
 /** The own property `data` of a tensor on a device, also for who compares, clones or spreads it. */
 const dataOnDevice: PropertyDescriptor & ThisType<Tensor> = {
