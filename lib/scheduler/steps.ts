@@ -75,12 +75,15 @@ interface NoisePlan {
 }
 
 /** What the normals of a step come from, checked: the draw itself, or generators. */
-function noiseSource(options: NoiseOptions, like: Operand): { given: Operand[]; generators: readonly Generator[] } {
-  if (options.noise === undefined)
-    return { given: [], generators: generatorsOf(options.generator, batchShape(like).rows) };
-  if (options.generator !== undefined)
+function noiseSource(
+  noise: TensorLike | undefined,
+  generator: NoiseOptions['generator'],
+  like: Operand,
+): { given: Operand[]; generators: readonly Generator[] } {
+  if (noise === undefined) return { given: [], generators: generatorsOf(generator, batchShape(like).rows) };
+  if (generator !== undefined)
     throw new ScoreSdeError('ERR_CONFIG', 'noise and generator were both given: the draw comes from one of them');
-  const given = operand(options.noise, 'noise');
+  const given = operand(noise, 'noise');
   assertSameDims(given, like);
   return { given: [given], generators: [] };
 }
@@ -247,7 +250,7 @@ export function planStepPred(
   }
   if (options.returnMean === false && options.outMean !== undefined)
     throw new ScoreSdeError('ERR_CONFIG', 'outMean was given and returnMean is false: is the mean wanted?');
-  const source = noiseSource(options, x);
+  const source = noiseSource(options.noise, options.generator, x);
   const { out, mean } = outputsOf(options, x, [x, m, ...source.given], options.returnMean !== false);
   const noise = planNoise(source, x, x.type);
   const update = { kind: RowKind.predict, stepSize: 0, sigma, next, snr: 0, e: zero };
@@ -286,7 +289,7 @@ export function planStepCorrect(
   if (typeof stepSize !== 'string' || !Object.hasOwn(StepSizeCode, stepSize))
     throw new ScoreSdeError('ERR_CONFIG', `stepSize must be 'batch', 'sample', 'dim' or 'ald', got ${show(stepSize)}`);
   const sigma = stepSize === 'ald' ? noiseLevels(options.sigma, rows) : zero;
-  const source = noiseSource(options, x);
+  const source = noiseSource(options.noise, options.generator, x);
   const { out } = outputsOf(options, x, [x, m, ...source.given]);
   const noise = planNoise(source, x, Dtype.float32);
   const update = { kind: RowKind.correct, stepSize: StepSizeCode[stepSize], sigma, next: zero, snr, e: zero };
@@ -321,7 +324,7 @@ export function planAddNoise(
       );
     return sigma;
   });
-  const source = noiseSource({ ...options, noise: noise ?? undefined }, x);
+  const source = noiseSource(noise ?? undefined, options.generator, x);
   const { out } = outputsOf(options, x, [x, ...source.given]);
   const drawn = planNoise(source, x, x.type);
   const update = { kind: RowKind.linear, stepSize: 0, sigma: zero, next: zero, snr: 0, e: levels };

@@ -85,23 +85,25 @@ export function numbersOf(value: unknown, rows: number, name: string): number[] 
   });
 }
 
+/** What integers come in, by the names of their classes. */
+const integerKinds = ['Number', 'BigInt', 'Array', 'Int32Array', 'BigInt64Array'];
+
 /** Integers: a number, an array, an Int32Array, a BigInt64Array, or a tensor of those (int64 in the reference). ERR_DTYPE for anything else. */
 export function indicesOf(value: unknown, name: string): number[] {
   const list = listOf(value, name);
   const source = value !== null && typeof value === 'object' && 'data' in value ? value.data : value;
   const kind = Object.prototype.toString.call(source).slice(8, -1);
-  if (
-    list === undefined ||
-    typeof value === 'boolean' ||
-    !['Number', 'BigInt', 'Array', 'Int32Array', 'BigInt64Array'].includes(kind)
-  )
+  if (list === undefined || typeof value === 'boolean' || !integerKinds.includes(kind))
     throw new ScoreSdeError(
       'ERR_DTYPE',
       `${name} must be integers (an array, Int32Array or BigInt64Array), got ${show(source)}`,
     );
-  return Array.from(list, (v) => {
-    if (typeof v !== 'bigint' && !Number.isSafeInteger(v))
-      throw new ScoreSdeError('ERR_DTYPE', `${name} must be integers, got ${show(v)}`);
-    return Number(v);
-  });
+  const indices: number[] = [];
+  for (let i = 0; i < list.length; i++) {
+    const index = list[i];
+    if (typeof index !== 'bigint' && !Number.isSafeInteger(index))
+      throw new ScoreSdeError('ERR_DTYPE', `${name} must be integers, got ${show(index)}`);
+    indices.push(Number(index));
+  }
+  return indices;
 }
