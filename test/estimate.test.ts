@@ -63,6 +63,12 @@ describe.each(devices)('on %s', (device) => {
   });
 });
 
+test('a run whose values are not finite is refused as a run, and its other options are taken', async () => {
+  const wrong = pipelineOn('cpu', ({ dims, data }) => ({ dims, data: data.map(() => NaN) }));
+  sentence(await rejection(() => wrong.estimate({ calls: 3 })), 'ERR_NON_FINITE');
+  expect(await pipelineOn('cpu').estimate({ calls: 3, onStep: () => {} })).toMatchObject({ calls: 3 });
+});
+
 test('an adaptive solver tells neither', async () => {
   expect(await pipelineOn('cpu').estimate({ solver: 'dpm_adaptive' })).toEqual({ calls: NaN, seconds: NaN });
 });

@@ -76,10 +76,31 @@ describe('a network that is used as what it is not', () => {
     expect(await load({ gives: 'noise', told: { t: [3, 4] } })).toEqual([]);
   });
 
+  test.each<[string, GraphKind, OnnxModelOptions]>([
+    ...[1, 2.5, 3, 5, 30, 300].flatMap((deviation): [string, GraphKind, OnnxModelOptions][] =>
+      kinds
+        .slice(0, 3)
+        .map(([graph, options]) => [`of deviation ${deviation}`, { ...graph, mean: 0, deviation }, options]),
+    ),
+    ['said to be of [-128, 127]', { mean: 0, deviation: 60 }, { dataRange: [-128, 127] }],
+    ['said to be of [-5, 5]', { mean: 0, deviation: 2 }, { dataRange: [-5, 5] }],
+  ])('data %s, %j: no false alarm', async (_, graph, options) => {
+    expect(await load(graph, options, [3, 16, 16])).toEqual([]);
+  });
+
+  test('a network that gives nothing is none of them', async () => {
+    const model = await OnnxModel.load(kindGraph(shape, { deviation: 1e6, mean: 0 }), { device: 'cpu', check: false });
+    expect(await model.checkKind()).toMatchObject({ fits: undefined, why: expect.stringContaining('is it trained?') });
+    await model.dispose();
+  });
+
   test('the time of the SDE is known where the range is', async () => {
     const model = await OnnxModel.load(kindGraph(shape, { told: { t: range } }), { device: 'cpu', check: false });
     expect(await model.checkKind()).toMatchObject({ fits: undefined });
-    expect(await model.checkKind(range)).toMatchObject({ fits: false, instead: { conditioning: { t: range } } });
+    expect(await model.checkKind({ sigmaRange: range })).toMatchObject({
+      fits: false,
+      instead: { conditioning: { t: range } },
+    });
     await model.dispose();
   });
 

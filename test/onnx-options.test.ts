@@ -1,4 +1,4 @@
-import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Generator, OnnxModel, type LoadProgress, type OnnxModelOptions } from '../lib';
 import { folderOf } from '../lib/sampling/pretrained';
@@ -102,6 +102,54 @@ test('ONNX Runtime writes its graph and its times where they are asked for', asy
   expect(JSON.parse(await readFile(join(folder, times[0]!), 'utf8'))).toBeInstanceOf(Array);
 });
 
+test('bytes that are detached are refused, before and while it loads', async () => {
+  const detached = () => {
+    const bytes = scoreGraph().slice();
+    structuredClone(bytes, { transfer: [bytes.buffer] });
+    return bytes;
+  };
+  sentence(await rejection(() => load(detached())), 'ERR_DISPOSED');
+  sentence(await rejection(() => load(scoreGraph(), { externalData: { x: detached() } })), 'ERR_DISPOSED');
+  const bytes = scoreGraph().slice();
+  const loading = load(bytes);
+  structuredClone(bytes, { transfer: [bytes.buffer] });
+  sentence(await rejection(() => loading), ['ERR_DISPOSED', 'ERR_SHAPE']);
+});
+
+test('files outside of the folder, and what is no file, are not read', async () => {
+  const folder = await temporaryFolder();
+  await writeFile(join(folder, 'secret'), 'x'.repeat(1000));
+  await mkdir(join(folder, 'model'));
+  for (const location of ['../secret', '..', '.', '/dev/zero', join(folder, 'secret')]) {
+    const graph = externalGraph(location, shape);
+    const file = join(folder, 'model', 'model.onnx');
+    await writeFile(file, graph);
+    const told: LoadProgress[] = [];
+    const error = await rejection(() => load(file, { onProgress: (progress) => told.push(progress) }));
+    expect(error.code).toBe('ERR_MODEL');
+    expect(told).toEqual([{ loaded: graph.length, total: graph.length }]);
+  }
+});
+
+test('what a program added to all objects is no setting', async () => {
+  Object.defineProperty(Object.prototype, 'helper', { value: () => {}, enumerable: true, configurable: true });
+  try {
+    bitEqual(floats(await (await load(scoreGraph())).run(x, 2)), lin(floats(x), 2));
+  } finally {
+    delete (Object.prototype as { helper?: unknown }).helper;
+  }
+});
+
+test('a probeCache that cannot be written is told, and the model is there', async () => {
+  const emit = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
+  const file = join(await temporaryFolder(), 'file');
+  await writeFile(file, '');
+  const model = await load(scoreGraph(), { probeCache: join(file, 'probe.json'), interOpThreads: 4 });
+  expect(emit.mock.calls).toEqual([[expect.stringMatching(/^probeCache: cannot write/), 'ScoreSdeWarning']]);
+  emit.mockRestore();
+  bitEqual(floats(await model.run(x, 2)), lin(floats(x), 2));
+});
+
 test('a network of many bytes gets no second session', async () => {
   const options = { device: 'cpu', intraOpThreads: 2 };
   expect((await load(digits, { ...options, maxCopyBytes: 1000 })).exact.atOnce).toBe(1);
@@ -124,6 +172,17 @@ test.each<[OnnxModelOptions, 'ERR_CONFIG' | 'ERR_RANGE', RegExp]>([
   [{ executionMode: 'both' as never }, 'ERR_CONFIG', /executionMode must be 'sequential' or 'parallel'/],
   [{ logSeverityLevel: 5 as never }, 'ERR_RANGE', /logSeverityLevel must be an integer from 0 to 4, got 5/],
   [{ freeDimensionOverrides: { height: 0 } }, 'ERR_CONFIG', /must be an object of positive integers by name, got 0/],
+  [
+    { freeDimensionOverrides: { height: undefined as never } },
+    'ERR_CONFIG',
+    /positive integers by name, got undefined/,
+  ],
+  [
+    { externalData: { 'no-such-file': new Uint8Array(4) } },
+    'ERR_CONFIG',
+    /no weights in a file of that name, but in none/,
+  ],
+  [{ externalData: { 'weights.bin': new Uint8Array(0) } }, 'ERR_CONFIG', /externalData\["weights.bin"\] must be/],
   [{ freeDimensionOverrides: 3 as never }, 'ERR_CONFIG', /must be an object of positive integers by name, got 3/],
   [{ optimizedModelFilePath: '' }, 'ERR_CONFIG', /optimizedModelFilePath must be the path of a file/],
   [{ signal: {} as never }, 'ERR_CONFIG', /signal must be an AbortSignal/],

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { DeviceInfo } from '../devices';
-import { reasonOf } from '../errors';
+import { reasonOf, ScoreSdeError } from '../errors';
 import type { OnnxModel } from '../models/onnx/model';
 import type { Exactness } from '../models/onnx/probe';
 import type { OnnxRuntime } from '../models/onnx/runtime';
@@ -67,6 +67,8 @@ export interface DoctorOptions {
  * load or is not what it is said to be.
  */
 export async function doctor({ json = false, model: dir, check = false }: DoctorOptions): Promise<void> {
+  if (check && dir === undefined)
+    throw new ScoreSdeError('ERR_CONFIG', '--check is for the network of a folder: name it with --model');
   const tell = (topic: string, text: string) => void (json || say(`${topic.padEnd(18)}${text}`));
   const place = { node: process.version, platform: `${process.platform}-${process.arch}` };
   tell('node', `${place.node}, ${place.platform}`);
@@ -143,7 +145,7 @@ async function tryModel(dir: string, check: boolean): Promise<Model> {
     const model = pipeline.model as OnnxModel;
     const [takes, gives] = [model.inputs, model.outputs].map(portsText) as [string, string];
     const { sigmaMin, sigmaMax } = scheduler.config;
-    const found = await model.checkKind([sigmaMin, sigmaMax], check ? 'slow' : 'quick');
+    const found = await model.checkKind({ sigmaRange: [sigmaMin, sigmaMax], slow: check });
     const why =
       found?.why ?? 'its kind was not checked: it is slow (--check calls it nevertheless), or takes whole numbers';
     return { dir, sampleShape, takes, gives, fits: found?.fits ?? null, why };

@@ -137,14 +137,12 @@ export type LoadNetworkArgs = [
   cpuArena: boolean,
   /** ONNX Runtime's number: 0 (verbose) to 4 (fatal). */
   logSeverity: number,
-  /** Sizes of free dims by name, as text. */
-  sizes: Record<string, string>,
-  /** Where the rewritten graph goes, and how the profile's file begins; empty: nowhere. */
-  optimizedPath: string,
-  profilePrefix: string,
-  config: Record<string, string>,
-  externalCount: number,
-  /** Name, size and bytes of each file of weights; then null, or the device and options of CUDA's provider. */
+  sizeCount: number,
+  /**
+   * Name and size of each free dim. Where the rewritten graph goes, and how the profile's file begins; empty: nowhere. The
+   * session's configuration. The number of files of weights; name, size and bytes of each. Null, or the device and options of
+   * CUDA's provider.
+   */
   ...rest: (string | number | Uint8Array | null | Record<string, string>)[],
 ];
 

@@ -44,6 +44,7 @@ async function secondsPerStage(plan: RunPlan, rows: number): Promise<number> {
       const since = now();
       await batch.advance();
       await batch.settle();
+      if (lane.failure !== undefined) throw lane.failure;
       return (now() - since) / 1000;
     };
     const first = await timed();

@@ -136,12 +136,13 @@ export class ScoreSdeVePipeline {
 
   /**
    * What a run of these options will take, by calling the model a few times with noise: once where a call of one sample takes
-   * half a second. No draw is taken from the options' generators, and onProgress is not called.
+   * half a second. No draw is taken from the options' generators, and neither onProgress nor onStep is called.
    * @returns The network calls a sample and the seconds of the run; both NaN where the solver decides on its calls as it goes
    * @throws ScoreSdeError as run
    */
-  async estimate(options: StepsOptions = {}): Promise<Estimate> {
-    const estimate = estimateOf(planOf(this.source, options));
+  async estimate(options: RunOptions = {}): Promise<Estimate> {
+    assertOptions(options, runOptions);
+    const estimate = estimateOf(planOf(this.source, givenOptions(options, stepsOptions)));
     const over = estimate.catch(() => {});
     this.running.add(over);
     void over.then(() => this.running.delete(over));

@@ -92,7 +92,7 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
     conditioning: conditioning && ranged(conditioning, [sigmaMin, sigmaMax]),
   };
   const known = { probed, sigmaRange: [sigmaMin, sigmaMax] } as const;
-  const model = await OnnxModel.load(network, given, known).catch(async (cause: unknown) => {
+  const model = await OnnxModel.loadKnown(network, given, known).catch(async (cause: unknown) => {
     throw (await unfetchedWeights(network, cause)) ?? cause;
   });
   try {

@@ -7,6 +7,7 @@ import { viewOf } from '../tensor/views';
 import { Batch } from './batch';
 import type { RunPlan, SamplingProgress } from './plan';
 import { imagesOf, SamplingResult } from './result';
+import { partsOf } from './lane';
 import { RunLanes } from './run-lanes';
 import { SamplingStep } from './sampling-step';
 
@@ -45,6 +46,8 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
   /** Whether the run stands between two stages with nothing under way. */
   #isParked = false;
   readonly #saves: Save[] = [];
+  /** Progress is told in the order of the steps, whichever is known first to be over. */
+  #told: Promise<void> = Promise.resolve();
   #serving: Promise<void> = Promise.resolve();
   #forget: (() => void) | undefined;
   /** Whether the generators are this run's. */
@@ -165,6 +168,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     try {
       this.onBegin();
       if (signal?.aborted) return this.abort(signal.reason);
+      this.#assertReadable();
       this.#claim();
       this.#forget = onAbort(signal, () => this.abort(signal!.reason));
       const [rows, ...sampleShape] = dims as [number, ...number[]];
@@ -206,23 +210,26 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
         await this.#serveSaves();
         if (this.#outcome) return;
       }
-      this.#assertReadable(lanes);
+      this.#assertReadable();
       batch.keeps = this.#reader !== undefined;
       const { done } = await batch.advance();
       this.#assertSound(lanes);
       const progress = lanes.progress();
       if (progress !== undefined && onProgress !== undefined)
-        done.then(
-          () => this.#tell(progress),
-          () => {}, // told where the work is awaited
-        );
+        this.#told = this.#told
+          .then(() => done)
+          .then(
+            () => this.#tell(progress),
+            () => {}, // told where the work is awaited
+          );
       if (progress !== undefined && batch.keeps) await this.#show(batch, lanes, progress);
       if (!this.#outcome) await lanes.collect();
     }
     if (this.#outcome) return;
     await batch.settle();
     this.#assertSound(lanes);
-    await this.#finish(lanes);
+    await this.#told;
+    if (!this.#outcome) await this.#finish(lanes);
   }
 
   async #finish(lanes: RunLanes): Promise<void> {
@@ -237,12 +244,15 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
   }
 
   /** ERR_CONFIG where a reader asks for steps that the samples do not have in common. */
-  #assertReadable(lanes: RunLanes): void {
-    if (this.#reader !== undefined && lanes.only === undefined)
-      throw new ScoreSdeError(
-        'ERR_CONFIG',
-        `${this.#plan.maxRows === undefined ? `solver ${this.#plan.solver.name} has` : 'maxRows leaves'} no steps that the samples of a batch have in common: take onProgress, or a smaller batch`,
-      );
+  #assertReadable(): void {
+    const { dims, maxRows, solver } = this.#plan;
+    if (this.#reader === undefined || partsOf(dims[0]!, maxRows, solver).length === 1) return;
+    throw new ScoreSdeError(
+      'ERR_CONFIG',
+      maxRows === undefined
+        ? `solver ${solver.name} has no steps that the samples of a batch have in common: take onProgress, or a batch of one`
+        : 'maxRows leaves no steps that the samples of a batch have in common: take onProgress, or leave out maxRows',
+    );
   }
 
   #assertSound(lanes: RunLanes): void {
@@ -263,6 +273,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
   async #show(batch: Batch, lanes: RunLanes, { step, total, calls, sigma }: SamplingProgress): Promise<void> {
     await batch.settle();
     this.#assertSound(lanes);
+    await this.#told;
     if (this.#outcome) return;
     const lane = lanes.only!;
     const { time, sigmaMin, sigmaMax } = this.#plan.levels;

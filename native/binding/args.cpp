@@ -107,7 +107,12 @@ std::vector<std::pair<std::string, std::string>> Args::texts() {
   if (!value.IsObject())
     fail(env(), Status::error("ERR_NATIVE", "expected an object as argument " + std::to_string(next_)));
   const Napi::Object object = value.As<Napi::Object>();
-  const Napi::Array keys = object.GetPropertyNames();
+  napi_value own;  // not what the object inherits
+  if (napi_get_all_property_names(env(), object, napi_key_own_only,
+                                  static_cast<napi_key_filter>(napi_key_enumerable | napi_key_skip_symbols),
+                                  napi_key_numbers_to_strings, &own) != napi_ok)
+    fail(env(), Status::error("ERR_NATIVE", "expected an object of strings"));
+  const Napi::Array keys(env(), own);
   std::vector<std::pair<std::string, std::string>> texts;
   for (uint32_t i = 0; i < keys.Length(); ++i) {
     const Napi::Value key = keys.Get(i);

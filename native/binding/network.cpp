@@ -79,7 +79,10 @@ class LoadCall final : public AsyncCall {
     options_.memoryPattern = args.flag();
     options_.cpuArena = args.flag();
     options_.logSeverity = static_cast<int>(args.count());
-    for (auto& [name, size] : args.texts()) options_.sizes.emplace_back(name, std::stoll(size));
+    for (size_t sizes = args.count(); sizes > 0; --sizes) {
+      std::string name = args.text();
+      options_.sizes.emplace_back(std::move(name), static_cast<int64_t>(args.count()));
+    }
     options_.optimizedPath = args.text();
     options_.profilePrefix = args.text();
     options_.config = args.texts();

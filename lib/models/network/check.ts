@@ -1,7 +1,7 @@
 import { now } from '../../clock';
 import { Generator } from '../../random/generator';
 import { Tensor } from '../../tensor/tensor';
-import { parameterizationOf, type NetworkKind } from './kind';
+import { parameterizationOf, plain, type NetworkKind } from './kind';
 
 /** A network whose kind is to be checked. */
 export interface Checked {
@@ -29,68 +29,95 @@ export interface KindCheck {
 
 /** The elements of a check's samples, at least: what is measured over fewer would be chance. */
 const enough = 512;
-/** Noise far above the data, where a score is that of the noise; noise above and below the data's size; and little noise. */
-const levels = { high: 10, middle: 2, half: 0.5, low: 0.05 };
-/** By how much of the noise the estimate of it may be wrong at the high level: the data's size against the level's. */
-const mostOfNoise = 0.35;
-/** What denoising leaves of noise below the data's size, at most: of the kind that was said, and of another, which must be clear. */
-const mostLeft = { said: 1.05, other: 0.6 };
-/** By how much of its size an estimate of the data may change when it is estimated again. */
-const mostOfData = 0.75;
+/** Noise levels, for data of [0, 1] or [-1, 1]: far above the data, above it, below it, and little. */
+const usual = { far: 10, above: 2, below: 0.5, little: 0.05 };
+
+/** What a kind makes of noise. */
+interface Profile {
+  /** How much of the noise that was added is left in D at each level: the regression coefficient of D on the noise. */
+  readonly left: Readonly<Record<'far' | 'above' | 'below', number>>;
+  /** How far D is from the middle of the data at the far level, in units of the noise. */
+  readonly away: number;
+  /** How much what was denoised once changes when it is denoised again with little noise, in units of its own size. */
+  readonly change: number;
+  /** The root mean square of the network's output below the data's size. */
+  readonly output: number;
+}
 
 /**
- * Whether a network is of a kind, told from what it makes of noise. Three things hold of each right kind, with D what the kind
- * makes of the network's output. At a noise level far above the data, (x - D) / sigma is the noise that was added: not so
- * where a denoiser or a noise prediction is taken for a score. D holds less of the noise than x and never its opposite, since
- * the derivative of D is a covariance: not so where a noise prediction or a score is taken for a denoiser or a v-prediction. What was denoised
- * once, with little noise added, is denoised to about itself: not so of a network that is none of these. Where the kind
- * does not fit, others are tried, at the same noise input first.
+ * Whether what a kind makes of noise is what the right kind makes. D is the mean of the data given x. Its derivative is a
+ * covariance divided by sigma^2: D holds between none and all of the noise, and the less the more noise there is. Far above
+ * the data D is about their middle. What was denoised is denoised to about itself. A denoiser or a noise prediction that is
+ * taken for a score is far from the middle; a score or a noise prediction that is taken for a denoiser holds less than none of
+ * the noise, or more than all of it.
+ */
+function isRight({ left: { far, above, below }, away, change }: Profile): boolean {
+  const isShare = [far, above, below].every((share) => share >= -0.1 && share <= 1.1);
+  return isShare && below >= far - 0.05 && away <= 0.35 && change <= 0.75;
+}
+
+/**
+ * Whether a kind that was not said is clearly right: D holds some of little noise and less of more, and the output has the size
+ * that the network is trained to give. An output of about nothing, as scores of wide data are, is not enough.
+ */
+function isClear(profile: Profile, { prediction, preconditioning }: NetworkKind): boolean {
+  const { left, output } = profile;
+  const hasUnitOutput = preconditioning !== undefined || prediction === 'v_prediction';
+  const isSmoothing = left.below >= 0.005 && left.below <= 0.6 && left.far <= left.below / 2;
+  return isRight(profile) && isSmoothing && (!hasUnitOutput || (output >= 0.3 && output <= 3));
+}
+
+/**
+ * Whether a network is of a kind, told from what it makes of noise. Where the kind does not fit, others are tried, at the same
+ * noise input first.
  */
 export async function checkKind({ dims, kind, sigmaRange, run, patience }: Checked): Promise<KindCheck> {
   const [low, high] = kind.dataRange ?? [0, 1];
   const [middle, width] = [(low + high) / 2, high - low];
+  const levels = levelsOf(width, sigmaRange);
   const size = dims.reduce((all, dim) => all * dim, 1);
   const rows = Math.min(Math.ceil(enough / size), enough);
   const noise = new Generator(1).randn([2, rows, ...dims]).data;
   const [first, second] = [noise.subarray(0, rows * size), noise.subarray(rows * size)];
 
-  /** D of x at a level, by what a kind makes of the output. */
-  const denoised = async (of: NetworkKind, x: Float32Array, sigma: number): Promise<Float32Array> => {
-    const { scale, label, denoised } = parameterizationOf(of) ?? score;
+  /** The network's output, and D as the kind says, of x at a level. */
+  const denoised = async (of: NetworkKind, x: Float32Array, sigma: number) => {
+    const { scale, label, denoised } = parameterizationOf(of) ?? plain;
     const seen = x.map((value) => value * scale(sigma));
     const told = new Float32Array(rows).fill(label(sigma));
     const output = await run(new Tensor('float32', seen, [rows, ...dims]), new Tensor('float32', told, [rows]));
     const { skip, out } = denoised(sigma);
-    return x.map((value, i) => skip * value + out * output[i]!);
+    return { output, D: x.map((value, i) => skip * value + out * output[i]!) };
   };
-  /** D of the first noise at a level around the middle of the data. */
-  const denoisedNoise = (of: NetworkKind, sigma: number) =>
-    denoised(
-      of,
-      first.map((z) => middle + sigma * z),
-      sigma,
-    );
-  const isFitting = async (of: NetworkKind, left: number): Promise<boolean> => {
-    const far = await denoisedNoise(of, levels.high);
-    // (x - D) / sigma - z
-    const error = rms(far, (d) => (middle - d) / levels.high);
-    if (!(error <= mostOfNoise * rms(first)) || partOf(far, first) > 0.5) return false;
-    const near = await denoisedNoise(of, levels.half);
-    if (!(partOf(near, first) <= left * levels.half)) return false;
-    const once = await denoisedNoise(of, levels.middle);
-    if (!(partOf(once, first) >= -0.2)) return false;
-    const noisy = once.map((d, i) => d + levels.low * width * second[i]!);
-    const again = await denoised(of, noisy, levels.low * width);
-    const change = rms(again, (d, i) => d - once[i]!);
-    return change <= mostOfData * Math.max(rms(once), 0.2 * width);
+  const profileOf = async (of: NetworkKind): Promise<Profile> => {
+    const at = (sigma: number) =>
+      denoised(
+        of,
+        first.map((z) => middle + sigma * z),
+        sigma,
+      );
+    const [far, above, below] = [await at(levels.far), await at(levels.above), await at(levels.below)];
+    const once = above.D;
+    const noisy = once.map((d, i) => d + levels.little * second[i]!);
+    const again = await denoised(of, noisy, levels.little);
+    return {
+      left: {
+        far: regression(far.D, first) / levels.far,
+        above: regression(above.D, first) / levels.above,
+        below: regression(below.D, first) / levels.below,
+      },
+      away: rms(far.D.map((d) => d - middle)) / (levels.far * rms(first)),
+      change: rms(again.D.map((d, i) => d - once[i]!)) / Math.max(rms(once), 0.2 * width),
+      output: rms(below.output),
+    };
   };
 
   const name = nameOf(kind);
-  if (await isFitting(kind, mostLeft.said)) return { fits: true, why: `it acts as ${name}` };
+  if (isRight(await profileOf(kind))) return { fits: true, why: `it acts as ${name}` };
   const since = now();
   for (const other of othersThan(kind, sigmaRange)) {
     if (now() - since > patience) break;
-    if (await isFitting({ ...other, dataRange: kind.dataRange }, mostLeft.other))
+    if (isClear(await profileOf({ ...other, dataRange: kind.dataRange }), other))
       return {
         fits: false,
         instead: other,
@@ -100,25 +127,33 @@ export async function checkKind({ dims, kind, sigmaRange, run, patience }: Check
   return { fits: undefined, why: `it acts neither as ${name} nor as another kind that was tried: is it trained?` };
 }
 
-/** A score that takes sigma. */
-const score = {
-  scale: () => 1,
-  label: (sigma: number) => sigma,
-  denoised: (sigma: number) => ({ skip: 1, out: sigma * sigma }),
-};
-
-function rms(values: Float32Array, of: (value: number, i: number) => number = (value) => value): number {
-  return Math.sqrt(values.reduce((sum, value, i) => sum + of(value, i) ** 2, 0) / values.length);
+/** The levels for data of a width, within those of the training where they are known. */
+function levelsOf(width: number, range: Checked['sigmaRange']): typeof usual {
+  const scale = Math.max(1, width / 2);
+  const [lowest, highest] = range ?? [0, Infinity];
+  const within = (level: number) => Math.min(Math.max(level * scale, lowest), highest);
+  return {
+    far: within(usual.far),
+    above: within(usual.above),
+    below: within(usual.below),
+    little: within(usual.little * (width / scale)),
+  };
 }
 
-/** How many times the noise is in an estimate: the regression coefficient. */
-function partOf(estimate: Float32Array, noise: Float32Array): number {
-  return estimate.reduce((sum, d, i) => sum + d * noise[i]!, 0) / noise.reduce((sum, z) => sum + z * z, 0);
+function rms(values: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i]! ** 2;
+  return Math.sqrt(sum / values.length);
+}
+
+/** The coefficient of the noise in values, by least squares. */
+function regression(values: Float32Array, noise: Float32Array): number {
+  return values.reduce((sum, value, i) => sum + value * noise[i]!, 0) / noise.reduce((sum, z) => sum + z * z, 0);
 }
 
 /** The kinds to be tried in place of one: with its noise input first, and of those the score first. */
 function othersThan(kind: NetworkKind, sigmaRange: Checked['sigmaRange']): NetworkKind[] {
-  const { prediction = 'score', conditioning = 'sigma', preconditioning } = kind;
+  const { prediction, conditioning, preconditioning } = withDefaults(kind);
   const predictions = ['score', 'denoised', 'noise', 'v_prediction'] as const;
   const conditionings = [
     'sigma',
@@ -144,7 +179,14 @@ const nouns = {
   v_prediction: 'a v-prediction',
 } as const;
 
-function nameOf({ prediction = 'score', conditioning = 'sigma', preconditioning }: NetworkKind): string {
+const withDefaults = ({ prediction = 'score', conditioning = 'sigma', preconditioning }: NetworkKind) => ({
+  prediction,
+  conditioning,
+  preconditioning,
+});
+
+function nameOf(kind: NetworkKind): string {
+  const { prediction, conditioning, preconditioning } = withDefaults(kind);
   if (preconditioning !== undefined) return `a raw network of preconditioning ${shown(preconditioning)}`;
   return `${nouns[prediction]} that takes ${typeof conditioning === 'string' ? conditioning : shown(conditioning)}`;
 }
@@ -155,7 +197,8 @@ export function kindText({ prediction, conditioning, preconditioning, dataRange 
 }
 
 /** A kind as options, without those that are the defaults. */
-function optionsOf({ prediction = 'score', conditioning = 'sigma', preconditioning }: NetworkKind): string {
+function optionsOf(kind: NetworkKind): string {
+  const { prediction, conditioning, preconditioning } = withDefaults(kind);
   if (preconditioning !== undefined) return `preconditioning: ${shown(preconditioning)}`;
   const said = [
     ...(prediction === 'score' ? [] : [`prediction: ${shown(prediction)}`]),

@@ -170,6 +170,12 @@ export class Contract {
     return parameterizationOf(this.options, isInteger(this.timestep));
   }
 
+  /** The further inputs that have no default. */
+  get unspecified(): readonly Port[] {
+    const { defaultInputs = {} } = this.options;
+    return this.further.filter(({ name }) => !Object.hasOwn(defaultInputs, name) || defaultInputs[name] === undefined);
+  }
+
   /** Whether the network takes whole numbers, to which a noise level is truncated that has none. */
   get truncates(): boolean {
     const { conditioning } = this.options;

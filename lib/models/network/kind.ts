@@ -78,6 +78,9 @@ const predictions: Record<Prediction, (sigma: number) => Coefficients> = {
   v_prediction: (sigma) => ({ skip: alphaOf(sigma) ** 2, out: -alphaOf(sigma) * sigma }),
 };
 
+/** A score that takes sigma. */
+export const plain: Parameterization = { denoised: predictions.score, scale: identity, label: (sigma) => sigma };
+
 /**
  * The coefficients of a network's kind; undefined for a score that takes sigma.
  * @param isInteger Whether the network takes whole numbers, to which a DDPM's step is then rounded

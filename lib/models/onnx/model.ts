@@ -10,7 +10,7 @@ import { numbersOf, type PerSample } from '../../tensor/arguments';
 import { Tensor, type TensorLike } from '../../tensor/tensor';
 import { Contract } from '../network/contract';
 import { scoreOf } from '../network/score';
-import { extensionOf } from '../../options';
+import { assertOptions, extensionOf, show } from '../../options';
 import { assertGoesOn, onAbort, Wait } from '../../signals';
 import { checkKind, kindText, type KindCheck } from '../network/check';
 import {
@@ -25,7 +25,7 @@ import {
   type ScoreModel,
 } from '../model';
 import { settingsOf, type OnnxModelOptions, type Settings } from './options';
-import { isPerSample, type BatchRules, type Feed, type Port } from '../network/port';
+import { isInteger, isPerSample, type BatchRules, type Feed, type Port } from '../network/port';
 import { isDivided, isQuick, probeExactness, type Exactness, type Probe, type RunDivided } from './probe';
 import { addProbed, keepProbed, probedBefore, probeKeyOf, readProbed, type Probed } from './probe-cache';
 import { modelError, Sessions } from './sessions';
@@ -150,11 +150,15 @@ export class OnnxModel extends Callable {
    * @throws ScoreSdeError ERR_MODEL (no usable ONNX Runtime, no network, or no score network), ERR_CONFIG, ERR_SHAPE, ERR_RANGE,
    *   ERR_DISPOSED (detached bytes), ERR_CUDA_UNAVAILABLE, ERR_IO
    */
-  static async load(
+  static load(pathOrBytes: string | Uint8Array | ArrayBuffer, options: OnnxModelOptions = {}): Promise<OnnxModel> {
+    return OnnxModel.loadKnown.call(this, pathOrBytes, options, {});
+  }
+
+  /** @internal load, of a network of which something is known. */
+  static async loadKnown(
     pathOrBytes: string | Uint8Array | ArrayBuffer,
-    options: OnnxModelOptions = {},
-    /** @internal */
-    known: Known = {},
+    options: OnnxModelOptions,
+    known: Known,
   ): Promise<OnnxModel> {
     const settings = settingsOf(pathOrBytes, options);
     const { signal } = settings;
@@ -165,10 +169,7 @@ export class OnnxModel extends Callable {
       return await wait.for(loading);
     } catch (error) {
       // ONNX Runtime does not stop loading.
-      loading.then(
-        (model) => model.dispose(),
-        () => {},
-      );
+      loading.then((model) => model.dispose()).catch(() => {});
       throw error;
     } finally {
       wait.end();
@@ -181,7 +182,7 @@ export class OnnxModel extends Callable {
     options: OnnxModelOptions,
     known: Known,
   ): Promise<OnnxModel> {
-    const { source, device, signal, onProgress, exact, sampleShape } = settings;
+    const { source, device, signal, onProgress } = settings;
     const name = source.path ?? 'the network';
     assertGoesOn(signal);
     if (source.path !== undefined && !(await isFile(name)))
@@ -191,7 +192,9 @@ export class OnnxModel extends Callable {
       );
     const instead = standIn(source.bytes ?? (await readHead(name)));
     if (instead !== undefined) throw new ScoreSdeError('ERR_MODEL', `${name}: ${instead}`);
-    if (onProgress !== undefined) await new Weights(source).readAhead(onProgress, signal);
+    const weights = new Weights(source);
+    await weights.assertNamed();
+    if (onProgress !== undefined) await weights.readAhead(onProgress, signal);
     const sessions = new Sessions(settings, name);
     const { loaded, fallback } = await sessions.load();
     let model: OnnxModel | undefined;
@@ -199,8 +202,8 @@ export class OnnxModel extends Callable {
       assertGoesOn(signal);
       const contract = new Contract(loaded.inputs.map(portOf), loaded.outputs.map(portOf), options);
       model = new Class(loaded, contract, fallback === undefined ? device : 'cpu', fallback, settings.dataRange);
-      model.#exact = await model.#exactness(exact, sampleShape, (probe) =>
-        model!.#probe(probe, settings, sessions, known.probed ?? []),
+      model.#exact = await model.#exactness(settings, (probe) =>
+        model!.#probe(probe, settings, { sessions, weights, known: known.probed ?? [] }),
       );
       if (model.#exact.atOnce === 1) await model.#releaseSingleThreaded();
       assertGoesOn(signal);
@@ -208,11 +211,15 @@ export class OnnxModel extends Callable {
       const { kind } = contract;
       if (settings.isChecked && model.#probed?.kind !== kindText(kind)) {
         // What a call of it throws is told by the first run.
-        const found = await model.checkKind(known.sigmaRange).catch(() => undefined);
+        const found = await model.#checkedKind(known.sigmaRange, false, signal).catch(() => undefined);
+        assertGoesOn(signal);
         if (found?.fits === false) process.emitWarning(`${name}: ${found.why}`, 'ScoreSdeWarning');
         if (found?.fits === true && model.#probed) model.#probed.kind = kindText(kind);
       }
-      if (settings.probeCache !== undefined && model.#probed) await addProbed(settings.probeCache, model.#probed);
+      if (settings.probeCache !== undefined && model.#probed)
+        await addProbed(settings.probeCache, model.#probed).catch(({ message }: Error) =>
+          process.emitWarning(`probeCache: ${message}`, 'ScoreSdeWarning'),
+        );
       return model;
     } catch (error) {
       await (model?.dispose() ?? native.releaseNetworkAsync(loaded.network));
@@ -256,27 +263,40 @@ export class OnnxModel extends Callable {
   /**
    * Calls the network a few times with noise, to tell whether it gives what `prediction` says and is told what `conditioning`
    * says, and what would fit in their place.
-   * @param sigmaRange The noise levels of its training, where they are known
-   * @param patience 'slow' calls also a network that is too slow to be called at each load
-   * @returns undefined where it was not called: sizes are free, it runs on a device, it is slow, or it takes sigma truncated
-   * @throws ScoreSdeError ERR_MODEL, ERR_DISPOSED
+   * @param options sigmaRange: the lowest and the highest noise level of its training, where they are known. slow: whether a
+   *   network is called, too, that is too slow to be called at each load; default false
+   * @returns undefined where it was not called: sizes are free, it runs on a device, it is slow, it takes sigma truncated, or
+   *   it has further inputs whose values matter and that have no default
+   * @throws ScoreSdeError ERR_CONFIG, ERR_RANGE, ERR_MODEL, ERR_DISPOSED
    */
   async checkKind(
-    sigmaRange?: readonly [sigmaMin: number, sigmaMax: number],
-    patience: 'quick' | 'slow' = 'quick',
+    options: { sigmaRange?: readonly [number, number]; slow?: boolean } = {},
   ): Promise<KindCheck | undefined> {
+    assertOptions(options, ['sigmaRange', 'slow']);
+    const { sigmaRange, slow = false } = options;
+    if (typeof slow !== 'boolean') throw new ScoreSdeError('ERR_CONFIG', `slow must be a boolean, got ${show(slow)}`);
+    return this.#checkedKind(sigmaRange && rangeOfSigma(sigmaRange), slow, undefined);
+  }
+
+  async #checkedKind(
+    sigmaRange: readonly [number, number] | undefined,
+    slow: boolean,
+    signal: AbortSignal | undefined,
+  ): Promise<KindCheck | undefined> {
+    this.#assertNotDisposed();
     const dims = this.#dims;
-    if (dims === undefined || this.device !== 'cpu' || this.#contract.truncates) return undefined;
-    const isSlow = patience === 'slow';
-    if (!isSlow && !(await isQuick(dims, (sample, sigma) => this.#told(sample, sigma)))) return undefined;
-    const run = async (seen: Tensor, told: Tensor) => this.#told(seen, told);
-    const { kind } = this.#contract;
-    return checkKind({ dims, kind, sigmaRange, run, patience: isSlow ? Infinity : 1000 });
+    const { truncates, unspecified, kind } = this.#contract;
+    // A class may be any, a number may not: a guidance scale of 0 would be another network.
+    const isOpen = unspecified.some((port) => !isInteger(port) || !isPerSample(port));
+    if (dims === undefined || this.device !== 'cpu' || truncates || isOpen) return undefined;
+    const run = (seen: Tensor, told: Tensor) => this.#told(seen, told, signal);
+    if (!slow && !(await isQuick(dims, run))) return undefined;
+    return checkKind({ dims, kind, sigmaRange, run, patience: slow ? 60_000 : 1000 });
   }
 
   /** The network's output for what it sees and is told. */
-  async #told(seen: Tensor, told: Tensor): Promise<Float32Array> {
-    const { score, done } = this.#handOver(seen, told, this.#zeros, {});
+  async #told(seen: Tensor, told: Tensor, signal: AbortSignal | undefined): Promise<Float32Array> {
+    const { score, done } = this.#handOver(seen, told, this.#zeros, signal ? { signal } : {});
     await done;
     return score.data as Float32Array;
   }
@@ -332,15 +352,14 @@ export class OnnxModel extends Callable {
   }
 
   async #exactness(
-    exact: 'auto' | boolean,
-    sizes: readonly number[] | undefined,
+    { exact, sampleShape, signal }: Settings,
     probed: (probe: Omit<Probe, 'loadSingleThreaded'>) => Promise<Exactness>,
   ): Promise<Exactness> {
     const fixed = this.#contract.fixedBatch;
     const alone = (why: string): Exactness => ({ holds: true, width: 1, atOnce: 1, why });
     const asGiven = (why: string): Exactness => ({ holds: false, width: fixed ?? 'any', atOnce: 1, why });
     const oneByOne = fixed === 1 ? 'the network takes one sample a call' : undefined;
-    const dims = (this.#dims = this.#dimsOf(sizes));
+    const dims = (this.#dims = this.#dimsOf(sampleShape));
     if (exact === true) return alone(oneByOne ?? 'exact is true');
     if (exact === false) return oneByOne === undefined ? asGiven('exact is false') : alone(oneByOne);
     if (this.device !== 'cpu')
@@ -349,7 +368,7 @@ export class OnnxModel extends Callable {
       return alone(oneByOne ?? 'the network leaves its sizes free: sampleShape would let it be probed');
     const run: RunDivided = async (sample, sigma, perCall, atOnce) => {
       const told = (sigma.data as Float32Array).map(this.#label);
-      const { score, done } = this.#queue(sample, told, this.#zeros, {}, perCall, atOnce);
+      const { score, done } = this.#queue(sample, told, this.#zeros, signal ? { signal } : {}, perCall, atOnce);
       await done;
       return score;
     };
@@ -359,11 +378,9 @@ export class OnnxModel extends Callable {
   /** What a probe finds, or what one found before. */
   async #probe(
     probe: Omit<Probe, 'loadSingleThreaded'>,
-    { source, session, intraOpThreads, interOpThreads, probeCache, maxCopyBytes }: Settings,
-    sessions: Sessions,
-    known: readonly Probed[],
+    { session, intraOpThreads, interOpThreads, probeCache, maxCopyBytes, signal }: Settings,
+    { sessions, weights, known }: { sessions: Sessions; weights: Weights; known: readonly Probed[] },
   ): Promise<Exactness> {
-    const weights = new Weights(source);
     const isSmall = await weights.areAtMost(maxCopyBytes);
     const loadSingleThreaded = async () => {
       if (intraOpThreads === 1 || !isSmall) return 1;
@@ -376,7 +393,7 @@ export class OnnxModel extends Callable {
       return { isSlow, exact };
     };
     if (!isSmall) return (await probed()).exact;
-    const key = probeKeyOf(await weights.hash(), {
+    const key = probeKeyOf(await weights.hash(signal), {
       library: this.library.version,
       threads: intraOpThreads,
       options: sessionKeyOf(session, interOpThreads),
@@ -399,9 +416,9 @@ export class OnnxModel extends Callable {
     return dims.every((dim): dim is number => dim !== undefined) ? dims : undefined;
   }
 
-  /** Zeros for the inputs that a run must give, where their values do not matter. */
+  /** Zeros for the inputs that a run must give. */
   get #zeros(): ModelInputs {
-    const further = this.#contract.further.filter((port) => isPerSample(port));
+    const further = this.#contract.unspecified.filter((port) => isPerSample(port));
     return Object.fromEntries(further.map(({ name }) => [name, 0]));
   }
 
@@ -527,11 +544,22 @@ function convert(from: Operand, to: Operand): void {
   new KernelCall('convert', () => [from.memory.length, from.memory, from.type, to.memory, to.type], access).run();
 }
 
+/** ERR_RANGE unless it is a range of noise levels. */
+function rangeOfSigma(range: readonly [number, number]): readonly [number, number] {
+  const [low, high] = Array.isArray(range) ? (range as number[]) : [];
+  if (!(low! > 0 && high! > low! && high! < Infinity))
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `sigmaRange must be [sigmaMin, sigmaMax], 0 < sigmaMin < sigmaMax, got ${show(range)}`,
+    );
+  return [low!, high!];
+}
+
 /** Session options on which a network's bits may depend, as text. */
 function sessionKeyOf(
   { graphOptimization, config, sizes, ...rest }: Settings['session'],
   interOpThreads: number,
 ): string {
-  const others = Object.keys(sizes).length > 0 || rest.parallel !== interOpThreads > 1 ? [sizes, rest.parallel] : [];
+  const others = sizes.length > 0 || rest.parallel !== interOpThreads > 1 ? [sizes, rest.parallel] : [];
   return JSON.stringify([interOpThreads, graphOptimization, config, ...others]);
 }

@@ -42,7 +42,8 @@ export interface OnnxModelOptions extends NetworkOptions {
   externalData?: Readonly<Record<string, Uint8Array | ArrayBuffer>> | undefined;
   /**
    * The most bytes of a network, weights elsewhere included, of which a second session is made. Default 2^28. Quick networks
-   * have one, with one thread to an operator, for calls at once (see `exact`); it holds the weights again.
+   * have one, with one thread to an operator, for calls at once (see `exact`); it holds the weights again. What a probe of a
+   * larger network finds is not kept (see `probeCache`), since its key would need all of the weights to be read.
    */
   maxCopyBytes?: number | undefined;
   /** Whether the network is called to see if its `prediction` and `conditioning` fit (see {@link checkKind}). Default true. */
@@ -158,7 +159,12 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
     );
   return {
     dataRange: dataRangeOf(options.dataRange),
-    source: { path: given ? undefined : (pathOrBytes as string), bytes: given && own(given), external },
+    source: {
+      path: given ? undefined : (pathOrBytes as string),
+      bytes: given && own(given),
+      size: given?.length,
+      external,
+    },
     device,
     /** Whether the CPU may take the place of a device. */
     isAuto: options.device === undefined || options.device === 'auto',
@@ -191,9 +197,11 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
 /** The network's bytes, if the argument is a Uint8Array or an ArrayBuffer, also of another realm. ERR_DISPOSED. */
 function networkBytes(given: unknown): Uint8Array | undefined {
   const kind = Object.prototype.toString.call(given);
-  if (kind !== '[object ArrayBuffer]') return kind === '[object Uint8Array]' ? (given as Uint8Array) : undefined;
+  if (kind !== '[object ArrayBuffer]' && kind !== '[object Uint8Array]') return undefined;
   try {
-    return new Uint8Array(given as ArrayBuffer);
+    if (kind === '[object ArrayBuffer]') return new Uint8Array(given as ArrayBuffer);
+    const { buffer, byteOffset, byteLength } = given as Uint8Array;
+    return new Uint8Array(buffer, byteOffset, byteLength);
   } catch (cause) {
     throw new ScoreSdeError('ERR_DISPOSED', `the network's bytes cannot be read: ${reasonOf(cause)}`, { cause });
   }
@@ -211,7 +219,7 @@ function externalOf(given: OnnxModelOptions['externalData']): ReadonlyMap<string
   return new Map(
     Object.entries(given ?? {}).map(([name, data]) => {
       const bytes = networkBytes(data);
-      if (name === '' || bytes === undefined)
+      if (name === '' || bytes === undefined || bytes.length === 0)
         throw new ScoreSdeError(
           'ERR_CONFIG',
           `externalData[${show(name)}] must be a Uint8Array or ArrayBuffer of that file's bytes, got ${show(data)}`,
@@ -233,16 +241,17 @@ function pathOf(value: unknown, name: string): string | undefined {
   return value;
 }
 
-/** Sizes by name, as text. */
-function sizesOf(given: OnnxModelOptions['freeDimensionOverrides'] = {}): Record<string, string> {
-  const isSize = (size: unknown) => Number.isSafeInteger(size) && (size as number) > 0;
-  const wrong = isPlainObject(given) ? Object.values(given).find((size) => !isSize(size)) : given;
-  if (wrong !== undefined)
-    throw new ScoreSdeError(
+/** ERR_CONFIG. */
+function sizesOf(given: OnnxModelOptions['freeDimensionOverrides'] = {}): [name: string, size: number][] {
+  const refused = (value: unknown) =>
+    new ScoreSdeError(
       'ERR_CONFIG',
-      `freeDimensionOverrides must be an object of positive integers by name, got ${show(wrong)}`,
+      `freeDimensionOverrides must be an object of positive integers by name, got ${show(value)}`,
     );
-  return Object.fromEntries(Object.entries(given).map(([name, size]) => [name, String(size)]));
+  if (!isPlainObject(given)) throw refused(given);
+  const sizes = Object.entries(given);
+  for (const [, size] of sizes) if (!Number.isSafeInteger(size) || size < 1) throw refused(size);
+  return sizes;
 }
 
 /** Session settings with which a session reads its weights in the given bytes, without a copy, as long as it lives. */

@@ -47,14 +47,14 @@ export class Sessions {
     interOpThreads: number,
     other: Partial<Settings['session']> = {},
   ): Promise<LoadedNetwork> {
-    const { path, bytes, external } = this.settings.source;
+    const { path, bytes, size, external } = this.settings.source;
     const session = { ...this.settings.session, ...other };
     const given = [...external].map(([name, data]) => [name, data.length, data] as const);
     const start = () =>
       native.loadNetworkAsync(
         this.#library.path,
         this.#library.shared,
-        ...((bytes ? [bytes.length, bytes] : [path]) as [string]),
+        ...((bytes ? [size, bytes] : [path]) as [string]),
         intraOpThreads,
         interOpThreads,
         session.graphOptimization,
@@ -62,7 +62,8 @@ export class Sessions {
         session.memoryPattern,
         session.cpuArena,
         session.logSeverity,
-        session.sizes,
+        session.sizes.length,
+        ...session.sizes.flat(),
         session.optimizedPath,
         session.profilePrefix,
         session.config,

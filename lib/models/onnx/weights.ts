@@ -1,9 +1,11 @@
 import { Buffer } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { open, readFile, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { reasonOf, ScoreSdeError } from '../../errors';
+import { readFile, stat } from 'node:fs/promises';
+import { dirname, isAbsolute, join, relative } from 'node:path';
+import { turn } from '../../clock';
+import { AbortError, reasonOf, ScoreSdeError } from '../../errors';
+import { show } from '../../options';
 import { assertGoesOn } from '../../signals';
 
 /** How far the reading of a network's files is, in bytes. */
@@ -17,6 +19,8 @@ export interface NetworkSource {
   /** Its file; undefined where its bytes were given. */
   readonly path: string | undefined;
   readonly bytes: Uint8Array | undefined;
+  /** How many bytes were given: of those that are transferred away none are left. */
+  readonly size: number | undefined;
   /** Weights in place of the files beside it, by the files' names. */
   readonly external: ReadonlyMap<string, Uint8Array>;
 }
@@ -30,7 +34,7 @@ export function externalNames(network: Uint8Array): string[] {
   const names = new Set<string>();
   for (let at = bytes.indexOf(locationEntry); at >= 0; at = bytes.indexOf(locationEntry, at)) {
     at += locationEntry.length;
-    // The length of a text is a varint; names of more than two of its bytes' worth are no file names.
+    // The length is a varint: seven bits a byte, the low ones first. Two bytes are enough for a file's name.
     const [low = 0, high = 0] = bytes.subarray(at, at + 2);
     const [length, start] = low < 0x80 ? [low, at + 1] : [(low & 0x7f) | (high << 7), at + 2];
     names.add(bytes.toString('utf8', start, start + length));
@@ -48,70 +52,118 @@ interface Part {
 
 /** A network that has its weights elsewhere is smaller than that. */
 const mostWithout = 2 ** 26;
-
-/** A network's parts: itself and its weights elsewhere. Names of files that are not there are left to ONNX Runtime to refuse. */
-async function partsOf({ path, bytes, external }: NetworkSource): Promise<Part[]> {
-  const whole = bytes?.length ?? (await sizeOf(path!)) ?? 0;
-  const itself = bytes ?? (whole <= mostWithout ? await readFile(path!) : undefined);
-  const parts: Part[] = [{ file: path, name: '', bytes: itself, size: whole }];
-  for (const name of itself ? externalNames(itself) : []) {
-    const given = external.get(name);
-    const file = given === undefined && path !== undefined ? join(dirname(path), name) : undefined;
-    const size = given?.length ?? (file === undefined ? undefined : await sizeOf(file));
-    if (size !== undefined) parts.push({ file, name, bytes: given, size });
-  }
-  return parts;
-}
-
-async function sizeOf(file: string): Promise<number | undefined> {
-  return (await stat(file).catch(() => undefined))?.size;
-}
+/** Bytes that are read or hashed between two turns of the event loop. */
+const pieceBytes = 2 ** 20;
 
 /** A network's weights, looked at as far as they are needed. */
 export class Weights {
+  #parts: Promise<readonly Part[]> | undefined;
+
   constructor(private readonly source: NetworkSource) {}
 
-  /** Whether all of it has at most so many bytes. */
+  /** Whether all of it has at most so many bytes. ERR_IO, ERR_DISPOSED. */
   async areAtMost(limit: number): Promise<boolean> {
-    return (await partsOf(this.source)).reduce((sum, part) => sum + part.size, 0) <= limit;
+    return (await this.#all()).reduce((sum, { size }) => sum + size, 0) <= limit;
   }
 
-  /** sha256 of all of it. */
-  async hash(): Promise<string> {
+  /** sha256 of all of it. ERR_IO, ERR_DISPOSED, ERR_ABORTED. */
+  async hash(signal: AbortSignal | undefined): Promise<string> {
     const hash = createHash('sha256');
-    for (const { name, bytes, file } of await partsOf(this.source)) {
-      if (name !== '') hash.update(`\0${name}\0`);
-      if (bytes !== undefined) hash.update(bytes);
-      else for await (const piece of createReadStream(file!)) hash.update(piece as Buffer);
+    for (const part of await this.#all()) {
+      if (part.name !== '') hash.update(`\0${part.name}\0`);
+      await this.#read(part, signal, (piece) => hash.update(piece));
     }
     return hash.digest('hex');
   }
 
   /**
    * Reads the files once, so that the system has them in memory when ONNX Runtime asks, and tells how far it is. ERR_IO,
-   * ERR_ABORTED.
+   * ERR_DISPOSED, ERR_ABORTED.
    */
   async readAhead(tell: (progress: LoadProgress) => void, signal: AbortSignal | undefined): Promise<void> {
-    const parts = await partsOf(this.source);
+    const parts = await this.#all();
     const total = parts.reduce((sum, { size }) => sum + size, 0);
     let loaded = parts.reduce((sum, { size, bytes }) => sum + (bytes ? size : 0), 0);
     tell({ loaded, total });
-    const piece = Buffer.allocUnsafe(2 ** 23);
-    for (const { file, bytes } of parts) {
-      if (bytes !== undefined) continue;
-      const handle = await open(file!).catch((cause: unknown) => {
-        throw new ScoreSdeError('ERR_IO', `cannot read ${file}: ${reasonOf(cause)}`, { cause });
-      });
-      try {
-        for (;;) {
-          assertGoesOn(signal);
-          const { bytesRead } = await handle.read(piece, 0, piece.length);
-          if (bytesRead === 0) break;
-          tell({ loaded: (loaded += bytesRead), total });
-        }
-      } finally {
-        await handle.close();
+    for (const part of parts)
+      if (part.bytes === undefined)
+        await this.#read(part, signal, ({ length }) => tell({ loaded: (loaded += length), total }));
+  }
+
+  /** ERR_CONFIG where bytes were given for a file that the network does not name. */
+  async assertNamed(): Promise<void> {
+    const { external } = this.source;
+    if (external.size === 0) return;
+    const named = (await this.#all()).map(({ name }) => name).filter(Boolean);
+    for (const name of external.keys())
+      if (!named.includes(name))
+        throw new ScoreSdeError(
+          'ERR_CONFIG',
+          `externalData[${show(name)}]: the network has no weights in a file of that name, but in ${named.join(', ') || 'none'}`,
+        );
+  }
+
+  #all(): Promise<readonly Part[]> {
+    return (this.#parts ??= partsOf(this.source));
+  }
+
+  /** Gives the pieces of a part to a function. */
+  async #read(part: Part, signal: AbortSignal | undefined, take: (piece: Uint8Array) => void): Promise<void> {
+    const { file, bytes, size } = part;
+    try {
+      for (let at = 0; bytes !== undefined && at < size; at += pieceBytes) {
+        assertGoesOn(signal);
+        take(Buffer.from(bytes.buffer, bytes.byteOffset + at, Math.min(pieceBytes, size - at)));
+        await turn();
       }
+      if (bytes !== undefined || size === 0) return;
+      // Not beyond the size that was found: a file may grow.
+      for await (const piece of createReadStream(file!, { end: size - 1, highWaterMark: pieceBytes })) {
+        assertGoesOn(signal);
+        take(piece as Buffer);
+      }
+    } catch (cause) {
+      throw unreadable(part, cause);
     }
   }
+}
+
+/** A network's parts: itself and its weights elsewhere. */
+async function partsOf({ path, bytes, external, ...given }: NetworkSource): Promise<Part[]> {
+  const itself: Part = { file: path, name: '', bytes, size: given.size ?? (await sizeOf(path!)) ?? 0 };
+  try {
+    const content = bytes ?? (itself.size <= mostWithout ? await readFile(path!) : undefined);
+    const parts: Part[] = [{ ...itself, bytes: content }];
+    for (const name of content ? externalNames(content) : []) {
+      const given = external.get(name);
+      const file = given === undefined && path !== undefined ? besides(path, name) : undefined;
+      const size = given?.length ?? (file === undefined ? undefined : await sizeOf(file));
+      if (size !== undefined) parts.push({ file, name, bytes: given, size });
+    }
+    return parts;
+  } catch (cause) {
+    throw unreadable(itself, cause);
+  }
+}
+
+/** The path of a file in the folder of another, or in one within; undefined of other places, which ONNX Runtime refuses, too. */
+function besides(path: string, name: string): string | undefined {
+  const folder = dirname(path);
+  const within = relative(folder, join(folder, name));
+  return isAbsolute(name) || within === '' || within.startsWith('..') || isAbsolute(within)
+    ? undefined
+    : join(folder, name);
+}
+
+/** The size of a regular file; undefined of anything else. */
+async function sizeOf(file: string): Promise<number | undefined> {
+  const found = await stat(file).catch(() => undefined);
+  return found?.isFile() ? found.size : undefined;
+}
+
+function unreadable({ file, bytes }: Part, cause: unknown): unknown {
+  if (cause instanceof ScoreSdeError || cause instanceof AbortError) return cause;
+  return file === undefined || bytes !== undefined
+    ? new ScoreSdeError('ERR_DISPOSED', `the network's bytes cannot be read: ${reasonOf(cause)}`, { cause })
+    : new ScoreSdeError('ERR_IO', `cannot read ${file}: ${reasonOf(cause)}`, { cause });
 }
