@@ -51,9 +51,7 @@ export async function compare(options: CompareOptions): Promise<void> {
   line('solver', 'calls', 'seconds', 'calls made');
   for (const [row, solver] of solvers.entries())
     for (const [column, n] of calls.entries()) {
-      // er_sde is the preset, as with sample.
-      const named = solver === 'er_sde' ? undefined : solver;
-      const result = await pipeline.run({ ...shared, solver: named, calls: n });
+      const result = await pipeline.run({ ...shared, solver, calls: n });
       sheet.put(row, column, await result.images.getData());
       line(solver, String(n), result.seconds.toFixed(2), String(result.calls));
     }

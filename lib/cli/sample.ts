@@ -121,12 +121,10 @@ function samplerOf(options: SampleOptions): StepsOptions & { isAdaptive: boolean
       'ERR_CONFIG',
       `the solver ${name} decides on its steps itself and takes no --calls or --steps, got ${calls ?? steps}`,
     );
-  const isPreset = steps === undefined && solver.name === 'er_sde';
   return {
     isAdaptive,
     ...flat,
-    // With its name er_sde would not have the preset's options.
-    solver: isPreset ? undefined : name,
+    solver: name,
     grid: grid as Grid | undefined,
     rho,
     sigmaMin,

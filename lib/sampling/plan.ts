@@ -15,6 +15,7 @@ import {
   solverOf,
   solverOptions,
   type Grid,
+  type Preset,
   type SolverOptions,
 } from '../solvers';
 import type { Levels, Solver } from '../solvers/solver';
@@ -70,8 +71,8 @@ export interface StepsOptions extends SolverOptions {
   /** Steps N, an integer from 1 to 2^24; the scheduler's numTrainTimesteps for 'pc' and the paper's solvers unless given. */
   numInferenceSteps?: number | undefined;
   /**
-   * Network calls a sample, an integer >= 1: exactly so many are made, by the best solver for that number unless `solver`
-   * names another. Below 5 the samples are rough. Instead of `numInferenceSteps`; 20 for a solver that is neither 'pc' nor
+   * Network calls a sample, an integer >= 1: exactly so many are made, by the best solver for that number (er_sde, with eta
+   * and rho by it) unless `solver` names another. Below 5 the samples are rough. Instead of `numInferenceSteps`; 20 for a solver that is neither 'pc' nor
    * one of the paper's, unless either is given.
    */
   calls?: number | undefined;
@@ -278,10 +279,15 @@ function chosen(options: StepsOptions, config: SchedulerConfig, stepSize: 'batch
       return value === undefined ? [] : [[name, value]];
     }),
   );
-  const isPreset = solver === undefined && calls !== undefined;
-  if (isPreset) return solverOf('er_sde', { ...preset(calls).options, ...flat });
+  const chosen = presetOf(options);
+  if (chosen !== undefined) return solverOf(chosen.solver, { ...chosen.options, ...flat });
   const { snr, correctSteps } = config;
   return solverOf(solver === undefined ? 'pc' : solver, flat, { snr, correctSteps, stepSize });
+}
+
+/** What a number of calls stands for, where nothing else is named than its own solver. */
+function presetOf({ solver, calls }: StepsOptions): Preset | undefined {
+  return calls !== undefined && (solver === undefined || solver === 'er_sde') ? preset(calls) : undefined;
 }
 
 /** The noise levels of a run. */
@@ -313,8 +319,7 @@ function levelsOf(solver: Solver, options: StepsOptions, config: SchedulerConfig
     levels = levelsOfSchedule(schedule, { sigmaMin, sigmaMax: highest, centred, calls });
   } else {
     const lowest = sigmaMin < highest ? sigmaMin : undefined;
-    const preferred = solver.name === 'er_sde' && options.solver === undefined && calls ? preset(calls).rho : undefined;
-    const { rho = grid === undefined || grid === 'karras' ? preferred : undefined } = options;
+    const { rho = grid === undefined ? presetOf(options)?.rho : undefined } = options;
     levels = levelsOfGrid(grid === undefined ? 'karras' : grid, {
       count,
       sigmaMin: lowest,
