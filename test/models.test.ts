@@ -900,7 +900,7 @@ describe('fromPretrained', () => {
     [
       "a name of the Hub's",
       () => Promise.resolve('google/ncsnpp-celebahq-256'),
-      /^google.ncsnpp-celebahq-256 is no folder: .* nothing is downloaded, and docs.exporting\.md says how/,
+      /^google.ncsnpp-celebahq-256 is no folder: .* nothing is downloaded, and node_modules.score-sde.docs.exporting\.md says how/,
     ],
     ['an empty text', () => Promise.resolve(''), /dir must be/],
     ['undefined', () => Promise.resolve(undefined), /dir must be .*, got undefined/],
