@@ -189,7 +189,7 @@ describe('sample fails with one line, code 1 and no file', () => {
     ['a path below a file', () => ['--out', 'there.png/x.png'], 'ERR_IO', /cannot write .*there.png is no folder/],
     ['a path deep below a file', () => ['--out', 'there.png/a/b/x.png'], 'ERR_IO', /there.png is no folder/],
     ['another number of labels', () => ['--label', '1', '2', '--batch', '3'], 'ERR_SHAPE', /class_labels.*3.*got 2/],
-    ['a label that there is not', () => ['--label', '99', '--batch', '1'], 'ERR_MODEL', /99/],
+    ['a label that there is not', () => ['--label', '99', '--batch', '1'], 'ERR_RANGE', /0 to 10, got 99/],
     [
       'labels that the model does not take',
       async () => ['--model', await plain(), '--label', '1'],
