@@ -446,7 +446,7 @@ describe.each(ways)('%s', (way, network) => {
         /disposed/,
       ],
       ['string', each, 'a number', () => 1, 'ERR_MODEL', /y \(string \[batch\]\)/],
-      ['int64', each, 'null', () => null, 'ERR_MODEL', /needs y \(int64 \[batch\]\)/],
+      ['int64', each, 'null', () => null, 'ERR_DTYPE', /y must be .*, got null$/],
       ['int64', each, 'undefined', () => undefined, 'ERR_MODEL', /needs y \(int64 \[batch\]\)/],
     ];
     const ofAnotherSize: typeof refused = [
