@@ -113,12 +113,13 @@ def samples_at(sigma, channels, size, seed=0):
     return 0.5 + sigma.view(-1, 1, 1, 1) * noise
 
 
-def run_onnx(file, sample, sigma):
-    """The score by ONNX Runtime."""
+def run_onnx(file, sample, sigma, further=None):
+    """The score by ONNX Runtime. further: the network's other arguments by their names, as in export."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    (score,) = session.run(["out_sample"], {"sample": sample.numpy(), "timestep": sigma.numpy()})
+    inputs = {"sample": sample, "timestep": sigma, **(further or {})}
+    (score,) = session.run(["out_sample"], {name: value.numpy() for name, value in inputs.items()})
     return torch.from_numpy(score)
 
 

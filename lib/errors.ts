@@ -39,8 +39,8 @@ export class AbortError extends ScoreSdeError {
   }
 }
 
-/** The page that says how a network is exported. It ships with the package; errors about networks that do not fit name it. */
-export const exportingPage = 'docs/exporting.md';
+/** The page that says how a network is exported, by its usual path from an application. Errors about networks that do not fit name it. */
+export const exportingPage = 'node_modules/score-sde/docs/exporting.md';
 
 /** The message of a thrown value, on one line. The value need not be an Error. */
 export function reasonOf(thrown: unknown): string {

@@ -155,6 +155,24 @@ describe('sample', () => {
     expect(sizeOf(await readFile(join(cwd, 'faces.png')))).toEqual([2, 2]);
   });
 
+  test('--scale and --each: a file of each image, enlarged', async () => {
+    const cwd = await temporaryFolder();
+    const few = ['--steps', '2', '--seed', '7', '--out', 'x.png'];
+    const said = await sample([...few, '--batch', '3', '--each', '--scale', '4'], cwd);
+    expect((await readdir(cwd)).sort()).toEqual(['x-0.png', 'x-1.png', 'x-2.png']);
+    expect(said).toMatch(new RegExp(`^${join(cwd, 'x-0.png')} to x-2.png: 3 images, seed 7 `));
+    for (const k of [0, 1, 2]) {
+      const result = await pipeline.run({ numInferenceSteps: 2, seed: 7 + k });
+      const file = await readFile(join(cwd, `x-${k}.png`));
+      expect(sizeOf(file)).toEqual([112, 112]);
+      expect(file).toEqual(await result.toPng({ scale: 4 }));
+    }
+    const one = await sample([...few, '--batch', '1', '--each'], cwd);
+    expect(one).toMatch(new RegExp(`^${join(cwd, 'x-0.png')}: 1 image, `));
+    await sample([...few, '--batch', '3', '--scale', '2'], cwd);
+    expect(sizeOf(await readFile(join(cwd, 'x.png')))).toEqual([112, 112]);
+  });
+
   test('a folder is made for the file, and a file that was there replaced', async () => {
     const cwd = await temporaryFolder();
     const args = ['--batch', '1', '--steps', '2', '--out', join('a', 'b', 'x.png')];
@@ -180,6 +198,9 @@ describe('sample fails with one line, code 1 and no file', () => {
     ['an empty network', async () => ['--model', await empty()], 'ERR_MODEL', /model.onnx cannot be loaded/],
     ['samples that are no pictures', async () => ['--model', await vectors()], 'ERR_SHAPE', /PNG .*\[2\]/],
     ['another format', () => ['--out', 'x.jpg'], 'ERR_CONFIG', /\.png.*got x\.jpg/],
+    ['another format for each', () => ['--each', '--out', 'x.jpg'], 'ERR_CONFIG', /\.png.*got x\.jpg/],
+    ['each to standard output', () => ['--each', '--out', '-'], 'ERR_CONFIG', /--each.*--out -/],
+    ['too large a picture', () => ['--batch', '4096', '--scale', '64'], 'ERR_RANGE', /114688x114688 pixels/],
     ['an unknown solver', () => ['--solver', 'ddim'], 'ERR_CONFIG', /"ddim".*pc.*er_sde.*dpm_adaptive/],
     ['an option of another solver', () => ['--solver', 'euler', '--eta', '1'], 'ERR_CONFIG', /"euler".*"eta"/],
     ['steps that the solver decides on', () => ['--solver', 'dpm_adaptive'], 'ERR_CONFIG', /dpm_adaptive .*99000/],
@@ -189,7 +210,8 @@ describe('sample fails with one line, code 1 and no file', () => {
     ['a path below a file', () => ['--out', 'there.png/x.png'], 'ERR_IO', /cannot write .*there.png is no folder/],
     ['a path deep below a file', () => ['--out', 'there.png/a/b/x.png'], 'ERR_IO', /there.png is no folder/],
     ['another number of labels', () => ['--label', '1', '2', '--batch', '3'], 'ERR_SHAPE', /class_labels.*3.*got 2/],
-    ['a label that there is not', () => ['--label', '99', '--batch', '1'], 'ERR_MODEL', /99/],
+    ['a label that there is not', () => ['--label', '99', '--batch', '1'], 'ERR_RANGE', /0 to 10, got 99/],
+    ['one such among others', () => ['--label', '1', '11'], 'ERR_RANGE', /0 to 10, got 11/],
     [
       'labels that the model does not take',
       async () => ['--model', await plain(), '--label', '1'],
@@ -225,6 +247,9 @@ describe('sample fails with one line, code 1 and no file', () => {
     [['--rho=0'], /^error: option '--rho <x>' .* Expected a number above 0/],
     [['--sigma-max=much'], /^error: option '--sigma-max <x>' .* Expected a number above 0/],
     [['--columns=0'], /^error: option '--columns <n>' .* Expected an integer from 1 to 65535/],
+    [['--scale=0'], /^error: option '--scale <n>' .* Expected an integer from 1 to 64/],
+    [['--scale=65'], /^error: option '--scale <n>' .* Expected an integer from 1 to 64/],
+    [['--each', '--columns=2'], /^error: option '--each' cannot be used with option '--columns <n>'/],
     [['--seed=1.5'], /^error: option '--seed <n>' .* Expected an integer/],
     [['--seed=seven'], /^error: option '--seed <n>'/],
     [['--label', 'seven'], /^error: option '--label <n...>' .* Expected an integer/],

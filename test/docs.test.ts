@@ -1,5 +1,6 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { exportingPage } from '../lib/errors';
 import { root } from './support/paths';
 
 const read = (path: string) => readFileSync(join(root, path), 'utf8');
@@ -16,6 +17,13 @@ test('troubleshooting has an entry for every error code and no other', () => {
   const entries = [...read('docs/troubleshooting.md').matchAll(/^## (ERR_\w+)$/gm)].map(([, code]) => code!);
   expect(codes.length).toBeGreaterThan(10);
   expect(entries.sort()).toEqual(codes.sort());
+});
+
+test('the page that errors name is in the package', () => {
+  const { name, files } = JSON.parse(read('package.json')) as { name: string; files: string[] };
+  const [, inPackage] = exportingPage.split(`node_modules/${name}/`);
+  expect(existsSync(join(root, inPackage!))).toBe(true);
+  expect(files).toContain(dirname(inPackage!));
 });
 
 test.each(texts)('%s: its links lead to files', (path) => {

@@ -446,7 +446,7 @@ describe.each(ways)('%s', (way, network) => {
         /disposed/,
       ],
       ['string', each, 'a number', () => 1, 'ERR_MODEL', /y \(string \[batch\]\)/],
-      ['int64', each, 'null', () => null, 'ERR_MODEL', /needs y \(int64 \[batch\]\)/],
+      ['int64', each, 'null', () => null, 'ERR_DTYPE', /y must be .*, got null$/],
       ['int64', each, 'undefined', () => undefined, 'ERR_MODEL', /needs y \(int64 \[batch\]\)/],
     ];
     const ofAnotherSize: typeof refused = [
@@ -765,6 +765,51 @@ describe('fromPretrained', () => {
     await pipeline.dispose();
   });
 
+  test.each<[string, object, ModelInput, ErrorCode | undefined, RegExp]>([
+    ['the last', { num_class_embeds: 11 }, [0, 10], undefined, /^$/],
+    [
+      'one more',
+      { num_class_embeds: 11 },
+      [0, 11],
+      'ERR_RANGE',
+      /class_labels must hold classes from 0 to 10, got 11$/,
+    ],
+    ['one less than the first', { num_class_embeds: 11 }, -1, 'ERR_RANGE', /from 0 to 10, got -1$/],
+    ['the default', { num_class_embeds: 3, default_inputs: { class_labels: 3 } }, [], 'ERR_RANGE', /0 to 2, got 3$/],
+    ['any of unknown ones', { num_class_embeds: null }, 11, undefined, /^$/],
+    [
+      'less than the first of unknown ones',
+      {},
+      [3, -1],
+      'ERR_RANGE',
+      /class_labels must hold classes from 0 on, got -1$/,
+    ],
+    ['one that is embedded otherwise', { num_class_embeds: 2, class_embed_type: 'timestep' }, 11, undefined, /^$/],
+  ])('a class: %s', async (_, config, label, code, says) => {
+    const files = { 'unet/model.onnx': labelled, 'unet/config.json': config };
+    const pipeline = await ScoreSdeVePipeline.fromPretrained(await pipelineFolder(files));
+    const modelInputs = Array.isArray(label) && label.length === 0 ? undefined : { class_labels: label };
+    const run = () => pipeline.run({ batchSize: 2, seed: 3, modelInputs });
+    if (code === undefined) await run();
+    else sentence(await rejection(run), code, says);
+    await pipeline.dispose();
+  });
+
+  test('the option classes comes before the config, and is checked', async () => {
+    const folder = await pipelineFolder({ 'unet/model.onnx': labelled, 'unet/config.json': { num_class_embeds: 2 } });
+    const pipeline = await ScoreSdeVePipeline.fromPretrained(folder, { classes: 5 });
+    const run = (label: number) => pipeline.run({ batchSize: 1, seed: 3, modelInputs: { class_labels: label } });
+    await run(4);
+    sentence(await rejection(() => run(5)), 'ERR_RANGE', /from 0 to 4, got 5$/);
+    await pipeline.dispose();
+    for (const classes of [0, -1, 1.5, NaN, '3', null])
+      sentence(
+        await rejection(() => ScoreSdeVePipeline.fromPretrained(folder, { classes: classes as number })),
+        'ERR_RANGE',
+        /^classes must be an integer from 1 on, got/,
+      );
+  });
+
   test('without a default the network asks for its input', async () => {
     const pipeline = await ScoreSdeVePipeline.fromPretrained(await pipelineFolder({ 'unet/model.onnx': labelled }));
     sentence(await rejection(() => pipeline.run()), 'ERR_MODEL', /class_labels/);
@@ -874,6 +919,12 @@ describe('fromPretrained', () => {
       'ERR_CONFIG',
       /unet.config.json: sample_size: expected an integer from 1 to 65536, or two, got/,
     ]),
+    ...[0, -1, 1.5, '3', [3]].map((value): (typeof bad)[number] => [
+      `num_class_embeds of ${JSON.stringify(value)}`,
+      { [config]: { num_class_embeds: value } },
+      'ERR_CONFIG',
+      /unet.config.json: num_class_embeds: expected an integer from 1 on, got/,
+    ]),
     ...[null, [10], 10, 'class_labels'].map((value): (typeof bad)[number] => [
       `default_inputs of ${JSON.stringify(value)}`,
       { [config]: { default_inputs: value } },
@@ -900,7 +951,7 @@ describe('fromPretrained', () => {
     [
       "a name of the Hub's",
       () => Promise.resolve('google/ncsnpp-celebahq-256'),
-      /^google.ncsnpp-celebahq-256 is no folder: .* nothing is downloaded, and docs.exporting\.md says how/,
+      /^google.ncsnpp-celebahq-256 is no folder: .* nothing is downloaded, and node_modules.score-sde.docs.exporting\.md says how/,
     ],
     ['an empty text', () => Promise.resolve(''), /dir must be/],
     ['undefined', () => Promise.resolve(undefined), /dir must be .*, got undefined/],

@@ -48,6 +48,23 @@ describe('channels', () => {
   });
 });
 
+test.each([1, 3, 4])('with scale, each pixel of %d channels is repeated across and down', async (channels) => {
+  const images = pattern([3, channels, 5, 7]);
+  const small = PNG.sync.read(await toPng(images));
+  for (const scale of [1, 2, 5]) {
+    const file = await toPng(images, { scale });
+    expect(file[25]).toBe((await toPng(images))[25]);
+    const large = PNG.sync.read(file);
+    expect([large.width, large.height]).toEqual([scale * small.width, scale * small.height]);
+    const pixels = (png: PNG) => new Uint32Array(new Uint8Array(png.data).buffer);
+    const repeated = Uint32Array.from({ length: large.width * large.height }, (_, i) => {
+      const [x, y] = [i % large.width, Math.floor(i / large.width)];
+      return pixels(small)[Math.floor(y / scale) * small.width + Math.floor(x / scale)]!;
+    });
+    expect(pixels(large)).toEqual(repeated);
+  }
+});
+
 describe('the grid', () => {
   test.each([
     { count: 1, columns: undefined, width: 1, height: 1 },
@@ -202,6 +219,14 @@ describe('refused', () => {
       'ERR_RANGE',
       /columns must be an integer from 1 to 65535, got /,
     ]),
+    ...[0, -1, 1.5, NaN, 65, '2', null].map((value): (typeof rows)[number] => [
+      `scale ${String(value)}`,
+      Tensor.zeros([2, 1, 2, 2]),
+      { scale: value },
+      'ERR_RANGE',
+      /scale must be an integer from 1 to 64, got /,
+    ]),
+    ['too large a scale', Tensor.zeros([1, 1, 512, 512]), { scale: 64 }, 'ERR_RANGE', /32768x32768 pixels/],
     ['too large a picture', Tensor.zeros([1, 1, 1, 8192]), { columns: 65535 }, 'ERR_RANGE', /536862720x1 pixels/],
     ['null for the options', Tensor.zeros([1, 1, 2, 2]), null, 'ERR_CONFIG', /options.*got null$/],
   ];

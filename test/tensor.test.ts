@@ -72,6 +72,16 @@ describe('made from data', () => {
     bitEqual(block, [0, 1, 20, 3, 40, 5]);
   });
 
+  test('its data cannot be replaced, before and after dispose()', () => {
+    const tensor = new Tensor('float32', Float32Array.of(1, 2));
+    const other = () => Object.assign(tensor, { data: new Float64Array(1000) });
+    expect(other).toThrow(TypeError);
+    expect(Array.from(tensor.data)).toEqual([1, 2]);
+    tensor.dispose();
+    expect(other).toThrow(expect.objectContaining({ code: 'ERR_DISPOSED' }));
+    expect(tensor.disposed).toBe(true);
+  });
+
   test('what a step writes to it shows in the original', () => {
     const block = new Float32Array(30).fill(7);
     const call = goodCall('stepPred');

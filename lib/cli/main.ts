@@ -27,7 +27,7 @@ const program = new Command('score-sde')
 
 program
   .command('sample')
-  .description('sample images and write them as one PNG')
+  .description('sample images and write them as one PNG, or as one each')
   .option('--model <dir>', "a pipeline's folder, or the name of a built-in model", 'digits')
   .option('--out <file>', "the PNG to write; - is standard output (default: the model's name)")
   .option('--batch <n>', 'how many images (default: 16, or as many as there are labels)', integer(1, 65536))
@@ -55,6 +55,8 @@ program
   .option('--device <name>', 'where the samples lie: auto, cpu, cuda or cuda:N', 'auto')
   .option('--max-rows <n>', 'images that are in work at once, where memory is short (default: all)', integer(1, 65536))
   .option('--columns <n>', 'images in a row (default: a square)', integer(1, 65535))
+  .option('--scale <n>', 'pixels across and down for each pixel of an image (default: 1)', integer(1, 64))
+  .addOption(new Option('--each', 'a file for each image: x-0.png, x-1.png, ... for --out x.png').conflicts('columns'))
   .option('--save-on-interrupt <file>', 'on Ctrl-C or SIGTERM, save the run there, for --resume')
   .addOption(
     new Option('--resume <file>', 'go on with a saved run, which has its own seed, labels and solver').conflicts([

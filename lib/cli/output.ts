@@ -1,4 +1,4 @@
-import { basename, extname, resolve } from 'node:path';
+import { basename, dirname, extname, join, resolve } from 'node:path';
 import { reasonOf, ScoreSdeError } from '../errors';
 import { assertWritable, writeWhole } from '../files';
 
@@ -39,10 +39,12 @@ export interface Output {
 }
 
 /**
- * A PNG file by its path, or standard output by '-': then words go to standard error. ERR_CONFIG (another format's name),
- * ERR_IO (not writable).
+ * A PNG file by its path, or standard output by '-': then words go to standard error. With `index` it is the file of one image
+ * of several, x-INDEX.png for x.png. ERR_CONFIG (another format's name, images one by one to standard output), ERR_IO (not writable).
  */
-export async function pngOutput(out: string): Promise<Output> {
+export async function pngOutput(out: string, index?: number): Promise<Output> {
+  if (out === '-' && index !== undefined)
+    throw new ScoreSdeError('ERR_CONFIG', '--each writes a file for each image, and --out - names standard output');
   if (out === '-')
     return {
       name: out,
@@ -52,10 +54,11 @@ export async function pngOutput(out: string): Promise<Output> {
         ),
       say: (line) => void process.stderr.write(`${line}\n`),
     };
-  const name = resolve(out);
-  const ending = extname(name);
+  const path = resolve(out);
+  const ending = extname(path);
   if (!['', '.png'].includes(ending.toLowerCase()))
-    throw new ScoreSdeError('ERR_CONFIG', `--out must end in .png, as a PNG is written, got ${basename(name)}`);
+    throw new ScoreSdeError('ERR_CONFIG', `--out must end in .png, as a PNG is written, got ${basename(path)}`);
+  const name = index === undefined ? path : join(dirname(path), `${basename(path, ending)}-${index}${ending}`);
   await assertWritable(name);
   return { name, write: (file) => writeWhole(name, file), say };
 }

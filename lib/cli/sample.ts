@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
 import { AbortError, reasonOf, ScoreSdeError } from '../errors';
 import { assertWritable, writeWhole } from '../files';
+import { layoutOf, toPng } from '../image/png';
 import { Generator } from '../random/generator';
 import type { GeneratorKind } from '../random/kind';
 import { ScoreSdeVePipeline } from '../sampling/pipeline';
@@ -11,6 +12,7 @@ import type { SamplingResult } from '../sampling/result';
 import type { SamplingRun } from '../sampling/run';
 import { onAbort } from '../signals';
 import { solverOf, type Grid } from '../solvers';
+import type { Tensor } from '../tensor/tensor';
 import { longRun, usualCalls } from './estimate';
 import { exitCodeOf, interruption, loaded } from './interrupt';
 import { assertPictures, pngOutput, warn } from './output';
@@ -35,6 +37,8 @@ export interface SampleOptions {
   label?: number[];
   device: string;
   columns?: number;
+  scale?: number;
+  each?: boolean;
   maxRows?: number;
   saveOnInterrupt?: string;
   resume?: string;
@@ -42,13 +46,15 @@ export interface SampleOptions {
 }
 
 /**
- * score-sde sample: samples images, or goes on with a saved run, writes the images as one PNG atomically, and prints how they
- * were made. On a signal it writes nothing but the run, if that is asked for.
+ * score-sde sample: samples images, or goes on with a saved run, writes the images as one PNG atomically, or as one each, and
+ * prints how they were made. On a signal it writes nothing but the run, if that is asked for.
  */
 export async function sample(options: SampleOptions): Promise<void> {
-  const { model, device, label, engine, columns, yes = false } = options;
+  const { model, device, label, engine, columns, scale, each = false, yes = false } = options;
   const signal = interruption();
-  const out = await pngOutput(options.out ?? `${basename(resolve(model))}.png`);
+  const outOf = (index: number) =>
+    pngOutput(options.out ?? `${basename(resolve(model))}.png`, each ? index : undefined);
+  const out = await outOf(0);
   const saveTo = options.saveOnInterrupt === undefined ? undefined : resolve(options.saveOnInterrupt);
   if (saveTo !== undefined) await assertWritable(saveTo);
   const { resume } = options;
@@ -58,8 +64,14 @@ export async function sample(options: SampleOptions): Promise<void> {
   const pipeline = await loaded(ScoreSdeVePipeline.fromPretrained(model, { device }), signal);
   assertPictures(pipeline.sampleShape);
   const { seed = BigInt(randomInt(2 ** 32)) } = options;
+  const generator = new Generator(seed, { engine });
   const batchSize = options.batch ?? (label && label.length > 1 ? label.length : 16);
   const modelInputs = label && { class_labels: label };
+  if (saved === undefined) {
+    // What would fail after the run, or after a question, fails now.
+    layoutOf([each ? 1 : batchSize, ...pipeline.sampleShape], { columns, scale });
+    if (modelInputs) pipeline.model.prepare?.([batchSize, ...pipeline.sampleShape], modelInputs);
+  }
   if (saved === undefined && !yes) {
     // One image for a start: calls of a network that takes long take as long for each.
     const { calls, seconds } = await pipeline.estimate({
@@ -81,7 +93,7 @@ export async function sample(options: SampleOptions): Promise<void> {
           ...watched,
           batchSize,
           maxRows: options.maxRows,
-          ...(engine === 'torch' ? { generator: new Generator(seed, { engine }) } : { seed }),
+          ...(engine === 'torch' ? { generator } : { seed }),
           modelInputs,
         });
   if (saved === undefined && !isAdaptive) progress.start(sampler.numInferenceSteps ?? sampler.calls!);
@@ -92,16 +104,34 @@ export async function sample(options: SampleOptions): Promise<void> {
     process.exitCode = exitCodeOf(signal.reason);
     return;
   }
-  const file = await result.toPng({ columns });
-  if (signal.aborted && saveTo === undefined) throw new AbortError(signal);
-  await out.write(file);
-  await pipeline.dispose();
   const { images, steps, calls, seconds } = result;
+  const files = each ? await pngOfEach(images, scale) : [await result.toPng({ columns, scale })];
+  if (signal.aborted && saveTo === undefined) throw new AbortError(signal);
+  let last = out;
+  for (const [k, file] of files.entries()) {
+    if (k > 0) last = await outOf(k);
+    await last.write(file);
+  }
+  await pipeline.dispose();
   const seedText = saved === undefined ? `seed ${seed} (${engine})` : seedOf(result, resume!);
+  const written = files.length === 1 ? out.name : `${out.name} to ${basename(last.name)}`;
   out.say(
-    `${out.name}: ${images.dims[0]} ${images.dims[0] === 1 ? 'image' : 'images'}, ${seedText}, ${steps} steps, ` +
+    `${written}: ${images.dims[0]} ${images.dims[0] === 1 ? 'image' : 'images'}, ${seedText}, ${steps} steps, ` +
       `${calls} network calls, ${seconds.toFixed(2)} s on ${result.device}`,
   );
+}
+
+/** The PNG of each image. */
+async function pngOfEach(images: Tensor, scale: number | undefined): Promise<Uint8Array[]> {
+  const { dims, type } = images;
+  const [count = 0, ...shape] = dims;
+  const data = await images.getData();
+  const files: Uint8Array[] = [];
+  for (let k = 0; k < count; k++) {
+    const size = data.length / count;
+    files.push(await toPng({ data: data.subarray(k * size, (k + 1) * size), dims: [1, ...shape], type }, { scale }));
+  }
+  return files;
 }
 
 const seedOf = ({ seed }: SamplingResult, file: string) =>
@@ -171,11 +201,13 @@ async function resultOrSaved(
 }
 
 /** The command that goes on with a saved run. */
-function commandFor(file: string, { model, out, device, columns }: SampleOptions): string {
+function commandFor(file: string, { model, out, device, columns, scale, each }: SampleOptions): string {
   const words = ['score-sde', 'sample', '--resume', file];
   if (model !== 'digits') words.push('--model', model);
   if (device !== 'auto') words.push('--device', device);
   if (columns !== undefined) words.push('--columns', String(columns));
+  if (scale !== undefined) words.push('--scale', String(scale));
+  if (each) words.push('--each');
   if (out !== undefined) words.push('--out', out);
   return words.map((word) => (/^[\w./:=-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(' ');
 }

@@ -13,6 +13,8 @@ import { pixelsOf } from './pixels';
 export interface PngOptions {
   /** Images in a row: an integer from 1 to 65535. Default: the square root of the number of images, rounded up. */
   columns?: number | undefined;
+  /** How many pixels across and down each pixel of an image takes: an integer from 1 to 64. Default 1. */
+  scale?: number | undefined;
 }
 
 /** PNG's colour types by number of channels. */
@@ -28,15 +30,20 @@ const maxPixels = 2 ** 28;
  * A batch of images as one PNG: a grid without gaps, filled row by row, black where there is no image. Values are clamped to
  * [0, 1] and rounded to 8 bits, half to even, as diffusers does; NaN is black.
  * @param images [B, C, H, W], with C of 1 (grey), 3 (RGB) or 4 (RGBA)
- * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_DISPOSED, ERR_CONFIG, ERR_RANGE (columns, or more than 2^28 pixels), ERR_MEMORY, ERR_IO, ERR_CUDA
+ * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_DISPOSED, ERR_CONFIG, ERR_RANGE (columns, scale, or more than 2^28 pixels), ERR_MEMORY, ERR_IO, ERR_CUDA
  */
 export async function toPng(images: TensorLike, options: PngOptions = {}): Promise<Bytes> {
-  assertOptions(options, ['columns']);
-  const { columns } = options;
-  const { memory, dims } = operand(images, 'images');
+  assertOptions(options, ['columns', 'scale']);
+  const { dims } = operand(images, 'images');
+  const { across, ...layout } = layoutOf(dims, options);
+  return encode({ ...layout, data: await pixelsOf(images, across) });
+}
+
+/** How images of `dims` lie in a picture, before it is enlarged. ERR_SHAPE, ERR_RANGE. */
+export function layoutOf(dims: readonly number[], { columns, scale = 1 }: PngOptions) {
   const [count = 0, channels = 0, height = 0, width = 0] = dims;
   const color = colorTypes[channels];
-  if (dims.length !== 4 || color === undefined || memory.length === 0)
+  if (dims.length !== 4 || color === undefined || dims.includes(0))
     throw new ScoreSdeError(
       'ERR_SHAPE',
       `images must have dims [batch, 1, 3 or 4 channels, height, width], none of them 0, got [${dims.join(', ')}]`,
@@ -44,19 +51,21 @@ export async function toPng(images: TensorLike, options: PngOptions = {}): Promi
   const across = columns === undefined ? Math.ceil(Math.sqrt(count)) : columns;
   if (!Number.isInteger(across) || across < 1 || across > 65535)
     throw new ScoreSdeError('ERR_RANGE', `columns must be an integer from 1 to 65535, got ${show(columns)}`);
+  if (!Number.isInteger(scale) || scale < 1 || scale > 64)
+    throw new ScoreSdeError('ERR_RANGE', `scale must be an integer from 1 to 64, got ${show(scale)}`);
   const size = { width: across * width, height: Math.ceil(count / across) * height };
-  if (size.width * size.height > maxPixels)
+  if (size.width * size.height * scale ** 2 > maxPixels)
     throw new ScoreSdeError(
       'ERR_RANGE',
-      `images make a picture of ${size.width}x${size.height} pixels, more than 2^28`,
+      `images make a picture of ${size.width * scale}x${size.height * scale} pixels, more than 2^28`,
     );
-  const data = await pixelsOf(images, across);
-  return encode({ ...size, ...color, data });
+  return { across, scale, ...size, ...color };
 }
 
 interface Picture {
   width: number;
   height: number;
+  scale: number;
   colorType: number;
   hasAlpha: boolean;
   data: Uint8Array<ArrayBuffer>;

@@ -32,6 +32,8 @@ interface UnetConfig {
   readonly in_channels?: number | undefined;
   readonly sample_size?: number | readonly [number, number] | undefined;
   readonly default_inputs?: ModelInputs | undefined;
+  readonly num_class_embeds?: number | null | undefined;
+  readonly class_embed_type?: string | null | undefined;
   readonly prediction_kind?: NetworkKind['prediction'] | undefined;
   readonly conditioning?: NetworkKind['conditioning'] | undefined;
   readonly preconditioning?: NetworkKind['preconditioning'] | undefined;
@@ -53,9 +55,9 @@ export const networkOf = (folder: string): string => join(folder, 'unet', 'model
 
 /**
  * Reads a folder as diffusers saves it: model_index.json, scheduler/scheduler_config.json, unet/model.onnx and, if there,
- * unet/config.json (in_channels, sample_size, default_inputs; prediction_kind, conditioning, preconditioning, data_range as
- * the options of {@link OnnxModel.load}, which come first) and probe.json beside the network, which `probeCache` made. Each of
- * them may also lie in the folder itself, as in the first published checkpoints.
+ * unet/config.json (in_channels, sample_size, default_inputs, num_class_embeds; prediction_kind, conditioning,
+ * preconditioning, data_range as the options of {@link OnnxModel.load}, which come first) and probe.json beside the network,
+ * which `probeCache` made. Each of them may also lie in the folder itself, as in the first published checkpoints.
  * @throws ScoreSdeError ERR_CONFIG (a foreign or incomplete folder), ERR_IO (unreadable), ERR_MODEL (no network, or one that cannot be run)
  */
 export async function loadPretrained(dir: unknown, options: OnnxModelOptions): Promise<Pretrained> {
@@ -84,6 +86,7 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
   const probed = await readProbed(join(dirname(network), 'probe.json'));
   const given: OnnxModelOptions = {
     defaultInputs: config.default_inputs,
+    classes: classesOf(config),
     sampleShape: sizesOf(config).every((size) => typeof size === 'number') ? sizesOf(config) : undefined,
     prediction: config.prediction_kind,
     preconditioning: config.preconditioning,
@@ -141,6 +144,9 @@ function checked(config: UnetConfig, file: string): UnetConfig {
   // diffusers writes null where the size is free.
   if (size !== undefined && size !== null && !isSize(size) && !isPair)
     fail('sample_size', `an integer from 1 to ${maxSize}, or two`, size);
+  const classes = classesOf(config);
+  if (classes !== undefined && !(Number.isSafeInteger(classes) && classes > 0))
+    fail('num_class_embeds', 'an integer from 1 on', classes);
   if (inputs !== undefined && (inputs === null || typeof inputs !== 'object' || Array.isArray(inputs)))
     fail('default_inputs', 'an object', inputs);
   const isNumber = (value: unknown) => typeof value === 'number' || typeof value === 'boolean';
@@ -161,6 +167,11 @@ function assertModest(shape: readonly number[]): void {
 function sizesOf({ in_channels: channels, sample_size: size }: UnetConfig): number[] {
   const [height, width] = typeof size === 'object' && size !== null ? size : [size, size];
   return [channels, height, width] as number[];
+}
+
+/** How many classes a network tells apart by an embedding of each, as diffusers has it where no other embedding is named. */
+function classesOf({ num_class_embeds: count, class_embed_type: type }: UnetConfig): number | undefined {
+  return (type ?? undefined) === undefined ? (count ?? undefined) : undefined;
 }
 
 /** What the network's metadata leave free, its config says. */

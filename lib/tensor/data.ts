@@ -98,7 +98,7 @@ export function sizeOfDims(dims: unknown, name: string): number {
  * ERR_DTYPE where `data` is no typed array, or one of another type.
  */
 export function typedData(data: unknown, type: unknown, name: string): { data: TensorData; type: TensorType } {
-  const arrayName = ArrayBuffer.isView(data) ? Object.prototype.toString.call(data).slice(8, -1) : '';
+  const arrayName: string = ArrayBuffer.isView(data) ? (data as TensorData)[Symbol.toStringTag] : '';
   const implied = typeOfArray[arrayName];
   if (implied === undefined)
     throw new ScoreSdeError('ERR_DTYPE', `${name}.data must be a typed array such as Float32Array, got ${show(data)}`);

@@ -65,7 +65,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
    * @throws ScoreSdeError ERR_DISPOSED; ERR_STATE (a tensor on a device)
    */
   // The last field, which V8 can delete without making the object a slow one.
-  readonly data: DataTypes[T];
+  declare readonly data: DataTypes[T];
 
   /**
    * @param type Element type. Default: that of the data's class (Uint16Array: float16)
@@ -101,11 +101,11 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
     this.type = actual as T;
     this.dims = Object.freeze(Array.from(dims as number[]));
     this.size = size;
-    this.data = data as DataTypes[T];
+    // Other data might not fit dims and type.
     if (data instanceof DeviceMemory) {
       this.#onDevice = data;
       Object.defineProperty(this, 'data', dataOnDevice);
-    }
+    } else Object.defineProperty(this, 'data', { value: data, enumerable: true, configurable: true });
   }
 
   /**
@@ -169,7 +169,8 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
         return undefined;
       },
       set(this: Tensor, value: unknown) {
-        Object.defineProperty(this, 'data', { value, writable: true, enumerable: true, configurable: true });
+        if (#owned in this) throw disposedError(this);
+        Object.defineProperty(this, 'data', { value, enumerable: true, configurable: true });
       },
       configurable: true,
     });

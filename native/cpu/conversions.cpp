@@ -9,7 +9,7 @@
 #if MULTIVERSION_X86
 #define BY_INTEGERS __attribute__((target("default")))
 #define BY_F16C __attribute__((target("arch=x86-64-v3")))
-#elif defined(__F16C__)
+#elif defined(__F16C__) && defined(__AVX2__)
 #define BY_F16C
 #else
 #define BY_INTEGERS

@@ -25,9 +25,14 @@ export interface NetworkOptions extends NetworkKind {
   output?: string | undefined;
   /** Values of further inputs, by name, for runs that do not give them. */
   defaultInputs?: ModelInputs | undefined;
+  /** How many classes the whole numbers of an input class_labels stand for: 0 to classes - 1. Default: any from 0 on. */
+  classes?: number | undefined;
 }
 
-export const networkOptions = ['sample', 'timestep', 'output', 'defaultInputs', ...kindOptions] as const;
+export const networkOptions = ['sample', 'timestep', 'output', 'defaultInputs', 'classes', ...kindOptions] as const;
+
+/** The input for classes, by diffusers' name. */
+const classLabels = 'class_labels';
 
 /** The largest batch size that a network may fix. */
 const maxBatch = 2 ** 12;
@@ -72,6 +77,9 @@ export class Contract {
     private readonly options: NetworkOptions,
   ) {
     if (options.defaultInputs !== undefined) assertInputs(options.defaultInputs, 'defaultInputs');
+    const { classes } = options;
+    if (classes !== undefined && !(Number.isSafeInteger(classes) && classes > 0))
+      throw new ScoreSdeError('ERR_RANGE', `classes must be an integer from 1 on, got ${show(classes)}`);
     this.sample = choose(inputs, 'sample', options.sample, 'sample', [
       (p) => isFloat(p) && p.shape.length > 1 && !isPerSample(p),
       (p) => isFloat(p) && p.shape.length > 1,
@@ -154,10 +162,22 @@ export class Contract {
           `the model needs ${portsText([port])}: give it as modelInputs.${port.name}`,
         );
       const { axis } = this;
-      feeds[port.name] = feed(port, value, { ...rules, axis, size: dims[0]! });
+      const fed = feed(port, value, { ...rules, axis, size: dims[0]! });
+      if (port.name === classLabels && isInteger(port)) this.#assertClasses(fed);
+      feeds[port.name] = fed;
     }
     this.#prepared.set(feeds, [...dims]);
     return feeds;
+  }
+
+  /** ERR_RANGE where a label is of no class. A network may take -1 for its last class, and fails at others, or gives anything. */
+  #assertClasses({ data }: Feed): void {
+    const { classes = Infinity } = this.options;
+    const labels = Array.from(data as unknown as ArrayLike<number | bigint>);
+    const wrong = labels.find((label) => label < 0 || label >= classes);
+    if (wrong === undefined) return;
+    const range = classes === Infinity ? '0 on' : `0 to ${classes - 1}`;
+    throw new ScoreSdeError('ERR_RANGE', `modelInputs.${classLabels} must hold classes from ${range}, got ${wrong}`);
   }
 
   /** What the network is said to be. */
