@@ -7,7 +7,7 @@
 
 #include "binding/args.hpp"
 #include "binding/memory.hpp"
-#include "cpu/wait.hpp"
+#include "threads/wait.hpp"
 
 namespace score_sde::binding {
 
@@ -136,7 +136,7 @@ class AsyncCalls {
     const Shared calls = call->calls_;
     for (const auto& [number, waiting] : std::exchange(calls->calls_, {})) waiting->cancel({});
     std::unique_lock lock(calls->mutex_);
-    cpu::waitFor(calls->idle_, lock, [&] { return calls->running_ == 0; });
+    waitFor(calls->idle_, lock, [&] { return calls->running_ == 0; });
   }
 
   const napi_env env_;
@@ -152,7 +152,7 @@ int64_t nextCallNumber() {
   return ++last;
 }
 
-Napi::Promise AsyncCall::start(Napi::Env env, std::unique_ptr<AsyncCall> call, Napi::Array held, cpu::ThreadPool* pool,
+Napi::Promise AsyncCall::start(Napi::Env env, std::unique_ptr<AsyncCall> call, Napi::Array held, ThreadPool* pool,
                                const Order& order) {
   call->pool_ = pool;
   call->held_ = Napi::Persistent(held);
@@ -169,14 +169,12 @@ Napi::Promise AsyncCall::start(Napi::Env env, std::unique_ptr<AsyncCall> call, N
 }
 
 bool AsyncCall::continuesAfter(const AsyncCall& run) {
-  if (pool_ == nullptr && run.pool_ != nullptr) continuesOn_ = cpu::ThreadPool::current();
+  if (pool_ == nullptr && run.pool_ != nullptr) continuesOn_ = ThreadPool::current();
   return continuesOn_ != nullptr;
 }
 
 Status AsyncCall::begin() {
-  cpu::ThreadPool* const pool = continuesOn_ != nullptr ? continuesOn_
-                                : pool_ != nullptr      ? pool_
-                                                        : &cpu::ThreadPool::instance();
+  ThreadPool* const pool = continuesOn_ != nullptr ? continuesOn_ : pool_ != nullptr ? pool_ : &ThreadPool::instance();
   queued_ = pool;
   const bool queued = continuesOn_ != nullptr ? pool->submitFirst(*this) : pool->submit(*this);
   return queued ? Status{} : Status::error("ERR_MEMORY", "no thread can be had");
@@ -190,7 +188,7 @@ void AsyncCall::end(Status status) {
 
 void AsyncCall::cancel(const Status& status) {
   if (calls_->cancelWaiting(this, status)) return;
-  if (cpu::ThreadPool* const pool = queued_; pool != nullptr && pool->withdraw(*this)) {
+  if (ThreadPool* const pool = queued_; pool != nullptr && pool->withdraw(*this)) {
     end(status);
   } else {
     interrupt();

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/status.hpp"
-#include "cpu/thread_pool.hpp"
+#include "threads/thread_pool.hpp"
 
 namespace score_sde::binding {
 
@@ -22,12 +22,12 @@ using Order = std::vector<int64_t>;
 /// A number that no other call of the process has.
 int64_t nextCallNumber();
 
-class AsyncCall : public cpu::Task {
+class AsyncCall : public Task {
  public:
   /// Queues a call, which begins when the calls that it waits for have ended. `held` are the typed arrays that it uses.
   /// Without a `pool` it runs on the kernels' pool, or, if it waited for a network's run, on the thread of that run.
   static Napi::Promise start(Napi::Env env, std::unique_ptr<AsyncCall> call, Napi::Array held,
-                             cpu::ThreadPool* pool = nullptr, const Order& order = {});
+                             ThreadPool* pool = nullptr, const Order& order = {});
 
   /// Cancels a call. One that no worker has begun ends with this status, after the calls that it waits for. One that
   /// has begun is interrupted.
@@ -63,9 +63,9 @@ class AsyncCall : public cpu::Task {
   AsyncCall* predecessor_ =
       nullptr;  // its promise is resolved just before this call's, in the same turn of the event loop
 
-  cpu::ThreadPool* pool_ = nullptr;
-  cpu::ThreadPool* continuesOn_ = nullptr;         // the pool whose worker continues with it
-  std::atomic<cpu::ThreadPool*> queued_{nullptr};  // the pool that it was submitted to
+  ThreadPool* pool_ = nullptr;
+  ThreadPool* continuesOn_ = nullptr;         // the pool whose worker continues with it
+  std::atomic<ThreadPool*> queued_{nullptr};  // the pool that it was submitted to
   Status status_;
   Napi::Reference<Napi::Array> held_;
   std::vector<std::shared_ptr<void>> shares_;

@@ -177,9 +177,9 @@ class Download final : public DeviceCall {
  protected:
   void reached(Status status) override {
     reached_ = std::move(status);
-    if (cpu::ThreadPool::instance().submit(*this)) return;
+    if (ThreadPool::instance().submit(*this)) return;
     reached_ = Status::error("ERR_MEMORY", "no thread can be had");
-    static_cast<cpu::Task*>(this)->run();
+    static_cast<Task*>(this)->run();
   }
   Status execute() override { return reached_.ok() ? context_->download(to_, from_->data, bytes_) : reached_; }
 
@@ -307,7 +307,7 @@ Status DeviceCall::begin() {
 
 void DeviceCall::reached(Status status) {
   outcome_ = std::move(status);
-  static_cast<cpu::Task*>(this)->run();
+  static_cast<Task*>(this)->run();
 }
 
 ForeignBuffer::ForeignBuffer(Napi::Env env, std::shared_ptr<cuda::Context> context, void* data, size_t bytes,

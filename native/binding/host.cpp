@@ -7,10 +7,10 @@
 #include "core/tables.hpp"
 #include "cpu/machine_rates.hpp"
 #include "cpu/multiversion.hpp"
-#include "cpu/thread_pool.hpp"
 #include "cpu/torch_stream.hpp"
 #include "cuda/devices.hpp"
 #include "math/philox.hpp"
+#include "threads/thread_pool.hpp"
 
 namespace score_sde::binding {
 namespace {
@@ -74,12 +74,12 @@ Napi::Value philoxWords(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value getNumThreads(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), cpu::ThreadPool::instance().threads());
+  return Napi::Number::New(info.Env(), ThreadPool::instance().threads());
 }
 
 Napi::Value setNumThreads(const Napi::CallbackInfo& info) {
   Args args(info);
-  cpu::ThreadPool::instance().setThreads(static_cast<int>(args.number()));
+  ThreadPool::instance().setThreads(static_cast<int>(args.number()));
   return info.Env().Undefined();
 }
 

@@ -23,14 +23,14 @@ namespace {
 /// The threads of network runs. They are not the kernels' threads: a run mostly waits for ONNX Runtime's own threads,
 /// and the kernels must not wait for it. As many as cores, so that no more runs hold memory than can proceed; at least
 /// two, so that one long run does not delay all others.
-cpu::ThreadPool& runners() {
-  static auto* const pool = new cpu::ThreadPool(std::max(2, cpu::ThreadPool::defaultThreads()));
+ThreadPool& runners() {
+  static auto* const pool = new ThreadPool(std::max(2, ThreadPool::defaultThreads()));
   return *pool;
 }
 
 /// The threads that load networks. Loading takes seconds, and runs must not wait for it.
-cpu::ThreadPool& loaders() {
-  static auto* const pool = new cpu::ThreadPool(2);
+ThreadPool& loaders() {
+  static auto* const pool = new ThreadPool(2);
   return *pool;
 }
 
@@ -226,7 +226,7 @@ class RunCall final : public AsyncCall {
  private:
   /// One of the tasks that work on a divided batch at once. Its run() makes one call of the network and submits the
   /// task again, behind the waiting tasks of other runs.
-  class Strand final : public cpu::Task {
+  class Strand final : public Task {
    public:
     explicit Strand(RunCall& run) : run_(run) {}
     void run() override { run_.callNext(*this); }

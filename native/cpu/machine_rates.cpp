@@ -6,8 +6,8 @@
 
 #include "cpu/kernels.hpp"
 #include "cpu/multiversion.hpp"
-#include "cpu/thread_pool.hpp"
 #include "cpu/torch_stream.hpp"
+#include "threads/thread_pool.hpp"
 
 namespace score_sde::cpu {
 namespace {

@@ -5,8 +5,8 @@
 #include <mutex>
 
 #include "cpu/kernels.hpp"
-#include "cpu/thread_pool.hpp"
 #include "cpu/torch_stream.hpp"
+#include "threads/thread_pool.hpp"
 
 namespace score_sde::cpu {
 

@@ -95,8 +95,8 @@ Status addExternal(const Api& api, const std::vector<ExternalFile>& files, OrtSe
   }
   std::vector<const PathChar*> starts;
   for (const auto& name : names) starts.push_back(name.c_str());
-  return api.check(api(AddExternalInitializersFromFilesInMemory, options, starts.data(), bytes.data(), sizes.data(),
-                       files.size()));
+  return api.check(
+      api(AddExternalInitializersFromFilesInMemory, options, starts.data(), bytes.data(), sizes.data(), files.size()));
 }
 
 }  // namespace
@@ -365,7 +365,7 @@ Status selfTest(const Library& library) {
       "\x62\x10\x0a\x01y\x12\x0b\x0a\x09\x08\x01\x12\x05\x0a\x03\x12\x01n",
       63);
   std::unique_ptr<Session> session;
-  TRY_STATUS(Session::load(library, {"", kDouble.data(), kDouble.size()}, {}, &session));
+  TRY_STATUS(Session::load(library, {"", kDouble.data(), kDouble.size(), {}}, {}, &session));
   const float x[] = {1.0f, -2.5f, 1e30f};
   float y[3] = {};
   RunParams p;

@@ -1,7 +1,7 @@
 // Every operation of the CUDA backend against the CPU backend, bit for bit: all types, rows of any kind, length and
 // alignment, one stream or one a row, few rows or many, every launch that a corrector has. Prints what was compared, or
 // the first difference. See kernels.test.ts.
-#include "cpu/thread_pool.hpp"
+#include "threads/thread_pool.hpp"
 #include "cuda/launch.hpp"
 #include "graphs.hpp"
 #include "steps.hpp"
@@ -140,7 +140,7 @@ void run(bool brief) {
 }  // namespace score_sde::parity
 
 int main(int argc, char** argv) {
-  score_sde::cpu::ThreadPool::instance().setThreads(1);
+  score_sde::ThreadPool::instance().setThreads(1);
   score_sde::parity::run(argc > 1 && std::strcmp(argv[1], "brief") == 0);
   std::printf("%zu values are equal\n", score_sde::parity::compared);
   return 0;

@@ -12,7 +12,7 @@
 #include "cpu/conversions.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/multiversion.hpp"
-#include "cpu/thread_pool.hpp"
+#include "threads/thread_pool.hpp"
 #include "cpu/torch_stream.hpp"
 #include "math/host_device.hpp"
 
@@ -408,7 +408,7 @@ void tables() {
 
 int main() {
   std::printf("%s\n", cpu::instructionSet());
-  cpu::ThreadPool::instance().setThreads(2);
+  ThreadPool::instance().setThreads(2);
   philox();
   torch("torch.float32", Dtype::Float32);
   torch("libm.torch.float16", Dtype::Float16);

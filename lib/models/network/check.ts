@@ -22,7 +22,7 @@ export interface KindCheck {
   /** Whether the network is what it is said to be; undefined where neither that nor another kind fits. */
   readonly fits: boolean | undefined;
   /** The kind that fits in its place. */
-  readonly instead?: NetworkKind;
+  readonly instead?: NetworkKind | undefined;
   /** The finding, for people. */
   readonly why: string;
 }

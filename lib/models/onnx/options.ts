@@ -6,7 +6,7 @@ import { sizeOfDims, unfixed } from '../../tensor/data';
 import { dataRangeOf } from '../model';
 import { networkOptions, type NetworkOptions } from '../network/contract';
 import type { Signal } from '../../platform';
-import type { LoadProgress } from './weights';
+import type { LoadProgress, NetworkSource } from './weights';
 
 const graphOptimizations = { disabled: 0, basic: 1, extended: 2, all: 99 } as const;
 
@@ -34,7 +34,7 @@ export interface OnnxModelOptions extends NetworkOptions {
    * The path of ONNX Runtime's shared library. Default: SCORE_SDE_ONNXRUNTIME from the environment, else that of
    * onnxruntime-node. If onnxruntime-node is loaded later, the system may give it this library, which has the same name.
    */
-  libraryPath?: string;
+  libraryPath?: string | undefined;
   /**
    * Weights that the network has in files beside it, as bytes by the files' names, { 'model.onnx_data': bytes }. They take the
    * place of the files, and need not be kept once the network is loaded.
@@ -100,10 +100,41 @@ export const loadOptions = [
   'providerOptions',
 ] as const satisfies (keyof OnnxModelOptions)[];
 
-export type Settings = ReturnType<typeof settingsOf>;
+/** The options of a load, checked and with their defaults. */
+export interface Settings {
+  readonly source: NetworkSource;
+  readonly dataRange: readonly [low: number, high: number] | undefined;
+  readonly device: string;
+  /** Whether the CPU may take the place of a device. */
+  readonly isAuto: boolean;
+  readonly intraOpThreads: number;
+  readonly interOpThreads: number;
+  /** What ONNX Runtime is told, in the words of LoadNetworkArgs. */
+  readonly session: {
+    readonly graphOptimization: number;
+    readonly parallel: boolean;
+    readonly memoryPattern: boolean;
+    readonly cpuArena: boolean;
+    readonly logSeverity: number;
+    readonly sizes: readonly (readonly [name: string, size: number])[];
+    readonly optimizedPath: string;
+    readonly profilePrefix: string;
+    readonly config: Record<string, string>;
+  };
+  readonly libraryPath: string | undefined;
+  readonly exact: 'auto' | boolean;
+  readonly sampleShape: readonly number[] | undefined;
+  readonly probeCache: string | undefined;
+  readonly maxCopyBytes: number;
+  readonly isChecked: boolean;
+  readonly signal: Signal | undefined;
+  readonly onProgress: ((progress: LoadProgress) => void) | undefined;
+  /** The CUDA provider's options: this device, and copies on the stream that the session is given. */
+  readonly cudaOptions: () => Record<string, string>;
+}
 
 /** The options of OnnxModel.load, checked and with defaults. ERR_CONFIG, ERR_SHAPE, ERR_RANGE, ERR_DISPOSED, ERR_CUDA_UNAVAILABLE. */
-export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
+export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions): Settings {
   assertOptions(options, loadOptions);
   const { graphOptimization = 'all', exact = 'auto', sampleShape } = options;
   const given = networkBytes(pathOrBytes);
@@ -166,7 +197,6 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
       external,
     },
     device,
-    /** Whether the CPU may take the place of a device. */
     isAuto: options.device === undefined || options.device === 'auto',
     intraOpThreads,
     interOpThreads,
@@ -189,7 +219,6 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions) {
     isChecked: flag(options.check, 'check'),
     signal,
     onProgress,
-    /** The CUDA provider's options: this device, and copies on the stream that the session is given. */
     cudaOptions: () => ({ ...provider, device_id: String(deviceIndex(device)), do_copy_in_default_stream: '1' }),
   };
 }

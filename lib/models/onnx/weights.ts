@@ -6,11 +6,14 @@ import { dirname, isAbsolute, join, relative } from 'node:path';
 import { turn } from '../../clock';
 import { AbortError, reasonOf, ScoreSdeError } from '../../errors';
 import { show } from '../../options';
+import type { Signal } from '../../platform';
 import { assertGoesOn } from '../../signals';
 
 /** How far the reading of a network's files is, in bytes. */
 export interface LoadProgress {
+  /** Bytes that were read. */
   readonly loaded: number;
+  /** Bytes of all of the network's files. */
   readonly total: number;
 }
 
@@ -67,7 +70,7 @@ export class Weights {
   }
 
   /** sha256 of all of it. ERR_IO, ERR_DISPOSED, ERR_ABORTED. */
-  async hash(signal: AbortSignal | undefined): Promise<string> {
+  async hash(signal: Signal | undefined): Promise<string> {
     const hash = createHash('sha256');
     for (const part of await this.#all()) {
       if (part.name !== '') hash.update(`\0${part.name}\0`);
@@ -80,7 +83,7 @@ export class Weights {
    * Reads the files once, so that the system has them in memory when ONNX Runtime asks, and tells how far it is. ERR_IO,
    * ERR_DISPOSED, ERR_ABORTED.
    */
-  async readAhead(tell: (progress: LoadProgress) => void, signal: AbortSignal | undefined): Promise<void> {
+  async readAhead(tell: (progress: LoadProgress) => void, signal: Signal | undefined): Promise<void> {
     const parts = await this.#all();
     const total = parts.reduce((sum, { size }) => sum + size, 0);
     let loaded = parts.reduce((sum, { size, bytes }) => sum + (bytes ? size : 0), 0);
@@ -108,7 +111,7 @@ export class Weights {
   }
 
   /** Gives the pieces of a part to a function. */
-  async #read(part: Part, signal: AbortSignal | undefined, take: (piece: Uint8Array) => void): Promise<void> {
+  async #read(part: Part, signal: Signal | undefined, take: (piece: Uint8Array) => void): Promise<void> {
     const { file, bytes, size } = part;
     try {
       for (let at = 0; bytes !== undefined && at < size; at += pieceBytes) {

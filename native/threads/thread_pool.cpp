@@ -1,4 +1,4 @@
-#include "cpu/thread_pool.hpp"
+#include "threads/thread_pool.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -17,9 +17,9 @@
 #include <unistd.h>
 #endif
 
-#include "cpu/wait.hpp"
+#include "threads/wait.hpp"
 
-namespace score_sde::cpu {
+namespace score_sde {
 namespace {
 
 constexpr int kMaxThreads = 1024;
@@ -229,4 +229,4 @@ void ThreadPool::workerLoop() {
   }
 }
 
-}  // namespace score_sde::cpu
+}  // namespace score_sde

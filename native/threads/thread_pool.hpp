@@ -11,7 +11,7 @@
 #include <type_traits>
 #include <vector>
 
-namespace score_sde::cpu {
+namespace score_sde {
 
 /// Work to submit to a pool. run() may call forRange.
 class Task {
@@ -101,4 +101,4 @@ class ThreadPool {
   int running_ = 0;  // tasks that have begun and not ended
 };
 
-}  // namespace score_sde::cpu
+}  // namespace score_sde
