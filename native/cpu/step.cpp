@@ -154,26 +154,30 @@ double noiseSum(const NoiseSource& noise, size_t row, size_t col, size_t n, floa
 /// is not null.
 std::vector<float> measuredSteps(const StepParams& p, const NoiseSource& noise, float* kept,
                                  std::vector<double> noiseSums) {
-  const size_t rows = p.shape.rows, cols = p.shape.cols, perRow = sumGroups(cols);
-  const bool sumsNoise = noiseSums.empty();
-  std::vector<double> scoreSums(rows * perRow);
-  if (sumsNoise && any(p.rows, measuresNoise)) noiseSums.resize(rows * perRow);
+  const size_t rows = p.shape.rows, cols = p.shape.cols, perRow = sumGroups(cols), blocks = rows * perRow;
+  const bool sumsNoise = noiseSums.empty() && any(p.rows, measuresNoise);
+  // Few allocations: a small step takes some microseconds. Of the scores' blocks, and of the noise's behind them.
+  std::vector<double> sums(sumsNoise ? 2 * blocks : blocks);
+  double* const scoreSums = sums.data();
+  double* const drawnSums = sumsNoise ? scoreSums + blocks : noiseSums.empty() ? nullptr : noiseSums.data();
   forBlocks(p.shape, [&](size_t r, size_t col, size_t n, Scratch& scratch) {
     const RowStep& row = ofRow(p.rows, r);
     if (!measuresScore(row)) return;
     const size_t at = r * cols + col, group = r * perRow + col / kBlock;
     scoreSums[group] = scoreSum(p, row, at, n, scratch);
     if (!sumsNoise || !measuresNoise(row) || row.normals == RowStep::Normals::None) return;
-    noiseSums[group] = noiseSum(noise, r, col, n, kept == nullptr ? nullptr : kept + at, scratch);
+    drawnSums[group] = noiseSum(noise, r, col, n, kept == nullptr ? nullptr : kept + at, scratch);
   });
 
-  std::vector<float> scoreNorms(rows), noiseNorms(rows), steps(rows);
+  std::vector<float> norms(2 * rows), steps(rows);
+  float* const scoreNorms = norms.data();
+  float* const noiseNorms = scoreNorms + rows;
   for (size_t r = 0; r < rows; ++r) {
     const RowStep& row = ofRow(p.rows, r);
-    double* const drawn = noiseSums.empty() ? nullptr : noiseSums.data() + r * perRow;
-    const Norms norms = normsOf(p, row, scoreSums.data() + r * perRow, drawn);
-    scoreNorms[r] = norms.score;
-    noiseNorms[r] = norms.noise;
+    double* const drawn = drawnSums == nullptr ? nullptr : drawnSums + r * perRow;
+    const Norms own = normsOf(p, row, scoreSums + r * perRow, drawn);
+    scoreNorms[r] = own.score;
+    noiseNorms[r] = own.noise;
   }
   for (size_t r = 0, end = 0; r < rows; r = end) {
     const RowStep& first = ofRow(p.rows, r);
@@ -181,8 +185,8 @@ std::vector<float> measuredSteps(const StepParams& p, const NoiseSource& noise, 
     end = r + 1;
     if (sharesNorms(first)) {
       while (end < rows && sharesNorms(ofRow(p.rows, end)) && ofRow(p.rows, end).group == first.group) ++end;
-      score = batchMean(scoreNorms.data() + r, end - r);
-      drawn = batchMean(noiseNorms.data() + r, end - r);
+      score = batchMean(scoreNorms + r, end - r);
+      drawn = batchMean(noiseNorms + r, end - r);
     }
     for (size_t i = r; i < end; ++i) {
       const RowStep& row = ofRow(p.rows, i);
