@@ -152,13 +152,13 @@ export type NetworkInput = [port: number, dims: number[], bytes: number, data: U
 export type RunNetworkArgs = [
   network: Network,
   /** The same with one thread to an operator, for runs beside others. */
-  narrow: Network | null,
-  /** Calls of the narrow one at once that the rows are divided among; 0 or 1: they are not. */
+  singleThreaded: Network | null,
+  /** Calls of that one at once that the rows are divided among; 0 or 1: they are not. */
   atOnce: number,
   /** The caller's number for this run, to stop it by. */
   id: number,
   /** Rows to a call of the network at most; 0: all. */
-  width: number,
+  perCall: number,
   /** Rows that every call must have, filled up with copies; 0: as many as there are. */
   fill: number,
   dims: readonly number[],

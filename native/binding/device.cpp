@@ -64,7 +64,9 @@ Napi::TypedArray arrayArg(const Napi::CallbackInfo& info) {
   return info[1].As<Napi::TypedArray>();
 }
 
-void* bytesOf(Napi::TypedArray array) { return static_cast<uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset(); }
+void* addressOf(Napi::TypedArray array) {
+  return static_cast<uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
+}
 
 Napi::Array only(Napi::TypedArray array) {
   Napi::Array held = Napi::Array::New(array.Env());
@@ -142,7 +144,7 @@ Napi::Value clone(const Napi::CallbackInfo& info) {
 Napi::Value upload(const Napi::CallbackInfo& info) {
   const Napi::TypedArray array = arrayArg(info);
   const DeviceMemory& memory = memoryArg(info, 0, array.ByteLength());
-  check(info.Env(), memory.context->upload(memory.buffer->data, bytesOf(array), array.ByteLength()));
+  check(info.Env(), memory.context->upload(memory.buffer->data, addressOf(array), array.ByteLength()));
   return info.Env().Undefined();
 }
 
@@ -164,7 +166,7 @@ class Upload final : public AsyncCall {
 Napi::Value uploadAsync(const Napi::CallbackInfo& info) {
   const Napi::TypedArray array = arrayArg(info);
   const DeviceMemory& memory = memoryArg(info, 0, array.ByteLength());
-  return AsyncCall::start(info.Env(), std::make_unique<Upload>(memory, bytesOf(array), array.ByteLength()),
+  return AsyncCall::start(info.Env(), std::make_unique<Upload>(memory, addressOf(array), array.ByteLength()),
                           only(array));
 }
 
@@ -199,7 +201,7 @@ Napi::Value downloadAsync(const Napi::CallbackInfo& info) {
   std::shared_ptr<cuda::Buffer> copy;
   check(env, memory.context->allocate(bytes, copy));
   check(env, memory.context->copy(copy->data, memory.buffer->data, bytes));
-  return AsyncCall::start(env, std::make_unique<Download>(memory.context, std::move(copy), bytesOf(array), bytes),
+  return AsyncCall::start(env, std::make_unique<Download>(memory.context, std::move(copy), addressOf(array), bytes),
                           only(array));
 }
 
@@ -340,7 +342,7 @@ void ForeignBuffer::sayFarewell() {
     const std::function<void()> release_;
   };
   if (!isAlive(env_)) {  // nobody can be called back
-    context_->settle();
+    context_->synchronize();
     release_();
     return;
   }
@@ -348,7 +350,7 @@ void ForeignBuffer::sayFarewell() {
   try {
     AsyncCall::start(env_, std::make_unique<Farewell>(context_, release_), Napi::Array::New(env_));
   } catch (const Napi::Error&) {
-    context_->settle();  // where the stream cannot tell
+    context_->synchronize();  // where the stream cannot tell
     release_();
   }
 }

@@ -74,7 +74,7 @@ struct Lent {
     const std::unique_ptr<Lent> lent(static_cast<Lent*>(managed->context));
     // The memory's next use begins after the work that the consumer has enqueued. If the streams cannot be ordered,
     // this waits.
-    if (lent->stream != 0 && !lent->memory.context->waitFor(lent->stream).ok()) lent->memory.context->settle();
+    if (lent->stream != 0 && !lent->memory.context->waitFor(lent->stream).ok()) lent->memory.context->synchronize();
   }
 };
 

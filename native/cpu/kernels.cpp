@@ -260,12 +260,12 @@ bool correct(float* out, float* mean, const float* sample, const float* score, c
   // A corrector's mean is rarely wanted, so that it has passes of its own instead of a kernel.
   alignas(64) float centre[kBlock];
   alone(CorrectMean{centre, sample, score, step}, count);
-  const bool finite = settle(out, centre, noise, count, scale);
+  const bool finite = addNormals(out, centre, noise, count, scale);
   if (mean != nullptr) std::memcpy(mean, centre, count * sizeof(float));
   return finite;
 }
 
-bool settle(float* out, const float* mean, const Normals& noise, size_t count, float scale) {
+bool addNormals(float* out, const float* mean, const Normals& noise, size_t count, float scale) {
   if (noise.none) return alone(Copy{out, mean}, count) == 0;
   return over(noise, Settle{out, mean, scale}, count);
 }

@@ -36,7 +36,7 @@ bool predict(float* out, float* mean, const float* sample, const float* score, c
 bool correct(float* out, float* mean, const float* sample, const float* score, const Normals& noise, size_t count,
              float step);
 /// The end of a linear update: out = mean + scale * normals.
-bool settle(float* out, const float* mean, const Normals& noise, size_t count, float scale);
+bool addNormals(float* out, const float* mean, const Normals& noise, size_t count, float scale);
 
 /// P of math/ve.hpp
 void convertOutput(float* out, const float* sample, const float* output, size_t count, float px, float pm);

@@ -88,7 +88,7 @@ bool linear(const StepParams& p, const RowStep& row, const float* x, size_t at, 
   for (; k < row.terms; ++k)
     if (row.b[k] != 0.0f) linearTerm(scratch.sum, readBlock(p.history[k - 1], at, n, scratch.term), n, row.b[k]);
   if (row.base != 0.0f) linearTerm(scratch.sum, readBlock(p.base, at, n, scratch.term), n, row.base);
-  const bool finite = settle(out, sum, z, n, row.e);
+  const bool finite = addNormals(out, sum, z, n, row.e);
   if (p.mean.data != nullptr) copyBlock(p.mean, at, n, sum);
   if (pushes) copyBlock(p.pushed, at, n, value);
   return finite;

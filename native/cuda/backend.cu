@@ -2,9 +2,9 @@
 #include "cuda/backend.hpp"
 #include "cuda/check.hpp"
 #include "cuda/choice.cuh"
-#include "cuda/enqueue.cuh"
 #include "cuda/kernels/images.cuh"
 #include "cuda/kernels/whole.cuh"
+#include "cuda/stream_operation.cuh"
 
 namespace score_sde::cuda {
 // Not anonymous: nvcc would name it after the folder that the file lies in, and the binary would differ from one to
@@ -93,7 +93,7 @@ Status CudaBackend::randn(const RandnParams& p) {
   const Shape shape = joined(p.shape, p.noise);
   if (shape.size() == 0) return {};
   TRY_ON_DEVICE(device_);
-  Enqueue call(*this);
+  StreamOperation call(*this);
   StepArgs args;
   setShape(args, shape);
   args.out = p.out;
@@ -108,7 +108,7 @@ Status CudaBackend::randn(const RandnParams& p) {
 Status CudaBackend::step(const StepParams& p, std::vector<uint32_t>*) {
   if (p.shape.size() == 0) return {};
   TRY_ON_DEVICE(device_);
-  Enqueue call(*this);
+  StreamOperation call(*this);
   StepArgs args;
   args.rowSize = p.shape.cols;
   args.sample = p.sample;
@@ -163,13 +163,13 @@ Status CudaBackend::step(const StepParams& p, std::vector<uint32_t>*) {
 Status CudaBackend::clamp(const ClampParams& p) {
   TRY_ON_DEVICE(device_);
   if (p.count == 0) return {};
-  return launch(cast<true>, (p.count + kTile - 1) / kTile, kThreads, stream_, p);
+  return launch(convertValues<true>, (p.count + kTile - 1) / kTile, kThreads, stream_, p);
 }
 
 Status CudaBackend::convert(ConstView in, View out, size_t count) {
   TRY_ON_DEVICE(device_);
   if (count == 0) return {};
-  return launch(cast<false>, (count + kTile - 1) / kTile, kThreads, stream_, ClampParams{count, in, out});
+  return launch(convertValues<false>, (count + kTile - 1) / kTile, kThreads, stream_, ClampParams{count, in, out});
 }
 
 Status CudaBackend::imageGrid(const ImageGridParams& p) {

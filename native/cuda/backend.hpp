@@ -27,7 +27,7 @@ class CudaBackend final : public Backend {
   Status imageGrid(const ImageGridParams& p) override;
 
  private:
-  friend class Enqueue;
+  friend class StreamOperation;
 
   const int device_;
   const cudaStream_t stream_;

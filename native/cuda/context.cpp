@@ -122,7 +122,7 @@ class DeviceContext final : public Context {
     return {};
   }
 
-  void settle() override {
+  void synchronize() override {
     const OnDevice here(device());
     cudaDeviceSynchronize();
   }

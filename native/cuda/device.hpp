@@ -57,7 +57,7 @@ class Context {
   /// Makes the device the calling thread's, for libraries that take it from there.
   virtual Status makeCurrent() = 0;
   /// Waits until the device has nothing to do, on any stream: where an order among streams cannot be had.
-  virtual void settle() = 0;
+  virtual void synchronize() = 0;
 
   /// The device of whose memory a pointer is; ERR_CUDA where it is of none.
   virtual Status inspect(void* data, int& device) = 0;

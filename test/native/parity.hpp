@@ -36,7 +36,7 @@ inline void check(const Status& status) {
 
 /// Of what is enqueued: a download waits for its copy alone.
 inline void fetch(void* to, const void* from, size_t bytes) {
-  context->settle();
+  context->synchronize();
   check(context->download(to, from, bytes));
 }
 

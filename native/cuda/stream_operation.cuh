@@ -12,9 +12,9 @@
 
 namespace score_sde::cuda {
 
-class Enqueue {
+class StreamOperation {
  public:
-  explicit Enqueue(CudaBackend& backend) : backend_(backend) {}
+  explicit StreamOperation(CudaBackend& backend) : backend_(backend) {}
 
   /// Memory for the operation's kernels; that of a captured graph stays.
   template <class T>
