@@ -88,12 +88,14 @@ Status addExternal(const Api& api, const std::vector<ExternalFile>& files, OrtSe
   std::vector<std::filesystem::path> names;
   std::vector<char*> bytes;
   std::vector<size_t> sizes;
+  names.reserve(files.size());
   for (const ExternalFile& file : files) {
     names.push_back(pathOf(file.name));
     bytes.push_back(static_cast<char*>(const_cast<void*>(file.bytes)));  // the API lacks a const
     sizes.push_back(file.size);
   }
   std::vector<const PathChar*> starts;
+  starts.reserve(files.size());
   for (const auto& name : names) starts.push_back(name.c_str());
   return api.check(
       api(AddExternalInitializersFromFilesInMemory, options, starts.data(), bytes.data(), sizes.data(), files.size()));
