@@ -13,7 +13,7 @@ import {
   stat,
   type FileHandle,
 } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path';
 import { TextDecoder } from 'node:util';
 import { reasonOf, ScoreSdeError } from './errors';
 
@@ -140,4 +140,11 @@ export async function assertWritable(file: string): Promise<void> {
     });
     return;
   }
+}
+
+/** Whether a path is a folder, or within it. */
+export function isInside(folder: string, path: string): boolean {
+  const way = relative(folder, path);
+  // On Windows the way to another drive is that drive's path.
+  return way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way);
 }

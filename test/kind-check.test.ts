@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { fromInferenceSession, OnnxModel, ScoreSdeVePipeline, type OnnxModelOptions } from '../lib';
 import { closeSessions, kindGraph, sessionOf, type GraphKind } from './support/onnx';
 import { root } from './support/paths';
+import { rejection, sentence } from './support/refusals';
 
 afterAll(closeSessions);
 
@@ -91,6 +92,12 @@ describe('a network that is used as what it is not', () => {
   test('a network that gives nothing is none of them', async () => {
     const model = await OnnxModel.load(kindGraph(shape, { deviation: 1e6, mean: 0 }), { device: 'cpu', check: false });
     expect(await model.checkKind()).toMatchObject({ fits: undefined, why: expect.stringContaining('is it trained?') });
+    await model.dispose();
+  });
+
+  test.each([[[0, 1]], [[2, 1]], [[1, NaN]], [null]])('a range of %j is refused', async (range) => {
+    const model = await OnnxModel.load(kindGraph(shape, {}), { device: 'cpu', check: false });
+    sentence(await rejection(() => model.checkKind({ sigmaRange: range as never })), 'ERR_RANGE', /sigmaRange must be/);
     await model.dispose();
   });
 

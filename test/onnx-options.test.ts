@@ -150,6 +150,18 @@ test('a probeCache that cannot be written is told, and the model is there', asyn
   bitEqual(floats(await model.run(x, 2)), lin(floats(x), 2));
 });
 
+test('what onProgress throws is what the load rejects with', async () => {
+  const reason = new Error('the bar is broken');
+  const file = join(await temporaryFolder(), 'model.onnx');
+  await writeFile(file, externalGraph('weights.bin', shape));
+  await writeFile(join(file, '..', 'weights.bin'), new Uint8Array(4));
+  let told = 0;
+  const onProgress = () => {
+    if (++told === 2) throw reason;
+  };
+  expect(await load(file, { onProgress }).catch((error: unknown) => error)).toBe(reason);
+});
+
 test('a network of many bytes gets no second session', async () => {
   const options = { device: 'cpu', intraOpThreads: 2 };
   expect((await load(digits, { ...options, maxCopyBytes: 1000 })).exact.atOnce).toBe(1);

@@ -1,6 +1,7 @@
 import { readdir, realpath, stat } from 'node:fs/promises';
-import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { ScoreSdeError } from '../errors';
+import { isInside } from '../files';
 
 /** What is read of a pipeline's folder; a network in the folder itself may read further files of any name. */
 const usualParts = ['model_index.json', 'scheduler', 'unet', 'scheduler_config.json', 'config.json', 'model.onnx'];
@@ -35,10 +36,4 @@ export async function assertContained(folder: string, parts: readonly string[] =
     if ((cause as NodeJS.ErrnoException).syscall === undefined) throw cause;
     throw new ScoreSdeError('ERR_IO', `cannot read ${folder}: ${(cause as Error).message}`, { cause });
   }
-}
-
-function isInside(folder: string, path: string): boolean {
-  const way = relative(folder, path);
-  // On Windows the way to another drive is that drive's path.
-  return way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way);
 }

@@ -172,11 +172,16 @@ function rangeOf(range: unknown, name: string, instead: string): readonly [numbe
       'ERR_CONFIG',
       `conditioning ${name} needs a range that only a pipeline's folder tells: say ${instead}`,
     );
+  return sigmaRangeOf(range, `the range of conditioning ${name}`);
+}
+
+/** A range of noise levels that was given. ERR_RANGE. */
+export function sigmaRangeOf(range: unknown, name: string): readonly [sigmaMin: number, sigmaMax: number] {
   const [low, high] = Array.isArray(range) ? (range as number[]) : [];
   if (!(low! > 0 && high! > low! && high! < Infinity))
     throw new ScoreSdeError(
       'ERR_RANGE',
-      `the range of conditioning ${name} must be [sigmaMin, sigmaMax], 0 < sigmaMin < sigmaMax, got ${show(range)}`,
+      `${name} must be [sigmaMin, sigmaMax], 0 < sigmaMin < sigmaMax, got ${show(range)}`,
     );
   return [low!, high!];
 }

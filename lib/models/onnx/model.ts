@@ -13,6 +13,7 @@ import { scoreOf } from '../network/score';
 import { assertOptions, extensionOf, show } from '../../options';
 import { assertGoesOn, onAbort, Wait } from '../../signals';
 import { checkKind, kindText, type KindCheck } from '../network/check';
+import { sigmaRangeOf } from '../network/kind';
 import {
   assertContext,
   assertInputs,
@@ -275,7 +276,11 @@ export class OnnxModel extends Callable {
     assertOptions(options, ['sigmaRange', 'slow']);
     const { sigmaRange, slow = false } = options;
     if (typeof slow !== 'boolean') throw new ScoreSdeError('ERR_CONFIG', `slow must be a boolean, got ${show(slow)}`);
-    return this.#checkedKind(sigmaRange && rangeOfSigma(sigmaRange), slow, undefined);
+    return this.#checkedKind(
+      sigmaRange === undefined ? undefined : sigmaRangeOf(sigmaRange, 'sigmaRange'),
+      slow,
+      undefined,
+    );
   }
 
   async #checkedKind(
@@ -542,17 +547,6 @@ export class OnnxModel extends Callable {
 function convert(from: Operand, to: Operand): void {
   const access = { reads: [bufferOf(from.memory)], writes: [bufferOf(to.memory)] };
   new KernelCall('convert', () => [from.memory.length, from.memory, from.type, to.memory, to.type], access).run();
-}
-
-/** ERR_RANGE unless it is a range of noise levels. */
-function rangeOfSigma(range: readonly [number, number]): readonly [number, number] {
-  const [low, high] = Array.isArray(range) ? (range as number[]) : [];
-  if (!(low! > 0 && high! > low! && high! < Infinity))
-    throw new ScoreSdeError(
-      'ERR_RANGE',
-      `sigmaRange must be [sigmaMin, sigmaMax], 0 < sigmaMin < sigmaMax, got ${show(range)}`,
-    );
-  return [low!, high!];
 }
 
 /** Session options on which a network's bits may depend, as text. */

@@ -2,9 +2,10 @@ import { Buffer } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
-import { dirname, isAbsolute, join, relative } from 'node:path';
+import { dirname, isAbsolute, join } from 'node:path';
 import { turn } from '../../clock';
 import { AbortError, reasonOf, ScoreSdeError } from '../../errors';
+import { isInside } from '../../files';
 import { show } from '../../options';
 import type { Signal } from '../../platform';
 import { assertGoesOn } from '../../signals';
@@ -74,7 +75,7 @@ export class Weights {
     const hash = createHash('sha256');
     for (const part of await this.#all()) {
       if (part.name !== '') hash.update(`\0${part.name}\0`);
-      await this.#read(part, signal, (piece) => hash.update(piece));
+      for await (const piece of this.#pieces(part, signal)) hash.update(piece);
     }
     return hash.digest('hex');
   }
@@ -88,9 +89,10 @@ export class Weights {
     const total = parts.reduce((sum, { size }) => sum + size, 0);
     let loaded = parts.reduce((sum, { size, bytes }) => sum + (bytes ? size : 0), 0);
     tell({ loaded, total });
-    for (const part of parts)
-      if (part.bytes === undefined)
-        await this.#read(part, signal, ({ length }) => tell({ loaded: (loaded += length), total }));
+    for (const part of parts) {
+      if (part.bytes !== undefined) continue;
+      for await (const { length } of this.#pieces(part, signal)) tell({ loaded: (loaded += length), total });
+    }
   }
 
   /** ERR_CONFIG where bytes were given for a file that the network does not name. */
@@ -110,20 +112,19 @@ export class Weights {
     return (this.#parts ??= partsOf(this.source));
   }
 
-  /** Gives the pieces of a part to a function. */
-  async #read(part: Part, signal: Signal | undefined, take: (piece: Uint8Array) => void): Promise<void> {
+  async *#pieces(part: Part, signal: Signal | undefined): AsyncGenerator<Uint8Array, void, void> {
     const { file, bytes, size } = part;
     try {
       for (let at = 0; bytes !== undefined && at < size; at += pieceBytes) {
         assertGoesOn(signal);
-        take(Buffer.from(bytes.buffer, bytes.byteOffset + at, Math.min(pieceBytes, size - at)));
+        yield Buffer.from(bytes.buffer, bytes.byteOffset + at, Math.min(pieceBytes, size - at));
         await turn();
       }
       if (bytes !== undefined || size === 0) return;
       // Not beyond the size that was found: a file may grow.
       for await (const piece of createReadStream(file!, { end: size - 1, highWaterMark: pieceBytes })) {
         assertGoesOn(signal);
-        take(piece as Buffer);
+        yield piece as Buffer;
       }
     } catch (cause) {
       throw unreadable(part, cause);
@@ -149,13 +150,10 @@ async function partsOf({ path, bytes, external, ...given }: NetworkSource): Prom
   }
 }
 
-/** The path of a file in the folder of another, or in one within; undefined of other places, which ONNX Runtime refuses, too. */
+/** The path of a file in the folder of another; undefined of other places, which ONNX Runtime refuses, too. */
 function besides(path: string, name: string): string | undefined {
-  const folder = dirname(path);
-  const within = relative(folder, join(folder, name));
-  return isAbsolute(name) || within === '' || within.startsWith('..') || isAbsolute(within)
-    ? undefined
-    : join(folder, name);
+  const file = join(dirname(path), name);
+  return !isAbsolute(name) && isInside(dirname(path), file) ? file : undefined;
 }
 
 /** The size of a regular file; undefined of anything else. */
