@@ -4,6 +4,7 @@ import { Generator, OnnxModel, type LoadProgress, type OnnxModelOptions } from '
 import { folderOf } from '../lib/sampling/pretrained';
 import { removeFolders, temporaryFolder } from './support/folders';
 import { bitEqual } from './support/golden';
+import { loader } from './support/loading';
 import { formula } from './support/models';
 import { externalGraph, port, scoreGraph } from './support/onnx';
 import { rejection, sentence } from './support/refusals';
@@ -14,16 +15,8 @@ const shape = [1, 2, 2];
 const x = new Generator(1).randn([5, ...shape]);
 const lin = formula({ name: 'lin' });
 
-const models: OnnxModel[] = [];
-async function load(network: string | Uint8Array, options?: OnnxModelOptions): Promise<OnnxModel> {
-  const model = await OnnxModel.load(network, { device: 'cpu', ...options });
-  models.push(model);
-  return model;
-}
-afterAll(async () => {
-  for (const model of models) await model.dispose();
-  await removeFolders();
-});
+const load = loader({ device: 'cpu' });
+afterAll(removeFolders);
 
 describe('with weights in another file', () => {
   const weight = (value: number) => new Uint8Array(Float32Array.of(value).buffer);

@@ -11,7 +11,6 @@ import {
   ScoreSdeVeScheduler,
   Tensor,
   type ModelInputs,
-  type OnnxModelOptions,
   type PerSample,
   type ScoreModel,
   type StateType,
@@ -24,6 +23,7 @@ import { toHalf } from './support/edge';
 import { removeFolders, temporaryFolder } from './support/folders';
 import { bitEqual, maxAbsDiff } from './support/golden';
 import { roundTo } from './support/half';
+import { loader } from './support/loading';
 import { formula } from './support/models';
 import {
   externalGraph,
@@ -52,16 +52,8 @@ const expected = Float32Array.from(
   levels.flatMap((t, i) => [...lin(floats(x).subarray(4 * i, 4 * i + 4), Math.fround(t))]),
 );
 
-const models: OnnxModel[] = [];
-async function load(network: string | Uint8Array | ArrayBuffer, options?: OnnxModelOptions): Promise<OnnxModel> {
-  const model = await OnnxModel.load(network, options);
-  models.push(model);
-  return model;
-}
-afterAll(async () => {
-  for (const model of models) await model.dispose();
-  await removeFolders();
-});
+const load = loader();
+afterAll(removeFolders);
 
 describe('a network that is loaded', () => {
   test('is a ScoreModel: a function, and an object of its class', async () => {
