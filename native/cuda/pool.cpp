@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <iterator>
+#include <utility>
 
 #include "cuda/capture.hpp"
 #include "cuda/check.hpp"
@@ -17,13 +19,13 @@ size_t blockSize(size_t bytes) {
 
 class Pool::Block final : public Buffer {
  public:
-  Block(std::shared_ptr<Pool> pool, void* data, size_t bytes, size_t size)
-      : Buffer(data, bytes, pool->device_), pool_(std::move(pool)), size_(size) {}
-  ~Block() override { pool_->take(data, size_); }
+  Block(std::shared_ptr<Pool> pool, Place&& place, size_t bytes)
+      : Buffer(place.mapped(), bytes, pool->device_), pool_(std::move(pool)), place_(std::move(place)) {}
+  ~Block() override { pool_->take(std::move(place_)); }
 
  private:
   const std::shared_ptr<Pool> pool_;
-  const size_t size_;
+  Place place_;
 };
 
 Pool::~Pool() {
@@ -34,16 +36,18 @@ Pool::~Pool() {
 Status Pool::allocate(size_t bytes, std::shared_ptr<Buffer>& out) {
   const size_t size = blockSize(bytes);
   const std::lock_guard lock(mutex_);
-  void* data = nullptr;
-  if (const auto found = free_.find(size); found != free_.end()) {
-    data = found->second;
-    free_.erase(found);
+  Place place;
+  // The last of its size that was given back: the device's cache may still hold it.
+  if (const auto next = free_.upper_bound(size); next != free_.begin() && std::prev(next)->first == size) {
+    place = free_.extract(std::prev(next));
     usage_.kept -= size;
   } else {
+    Free fresh;
+    place = fresh.extract(fresh.emplace(size, nullptr));
     TRY_ON_DEVICE(device_);
     const Relaxed relaxed;
     TRY_STATUS(relaxed.status());
-    cudaError_t error = cudaMalloc(&data, size);
+    cudaError_t error = cudaMalloc(&place.mapped(), size);
     if (error == cudaErrorMemoryAllocation && !free_.empty()) {
       cudaGetLastError();
       bool captured = false;
@@ -51,7 +55,7 @@ Status Pool::allocate(size_t bytes, std::shared_ptr<Buffer>& out) {
       // What is kept is given back once the stream has come to its end, which a captured one does not.
       if (!captured) {
         TRY_STATUS(releaseKept());
-        error = cudaMalloc(&data, size);
+        error = cudaMalloc(&place.mapped(), size);
       }
     }
     if (error == cudaErrorMemoryAllocation) {
@@ -62,15 +66,16 @@ Status Pool::allocate(size_t bytes, std::shared_ptr<Buffer>& out) {
     TRY_STATUS(checked(error, "cudaMalloc"));
   }
   usage_.used += size;
-  out = std::make_shared<Block>(shared_from_this(), data, bytes, size);
+  out = std::make_shared<Block>(shared_from_this(), std::move(place), bytes);
   return {};
 }
 
-void Pool::take(void* data, size_t size) {
+void Pool::take(Place&& place) {
   const std::lock_guard lock(mutex_);
-  free_.emplace(size, data);
+  const size_t size = place.key();
   usage_.used -= size;
   usage_.kept += size;
+  free_.insert(std::move(place));
 }
 
 Context::Usage Pool::usage() const {

@@ -28,13 +28,16 @@ class Pool : public std::enable_shared_from_this<Pool> {
 
  private:
   class Block;
-  void take(void* data, size_t size);
+  using Free = std::multimap<size_t, void*>;
+  /// The place of a block in `free_`. The block keeps it while it is used, so that giving back allocates nothing.
+  using Place = Free::node_type;
+  void take(Place&& place);
   Status releaseKept();
 
   const int device_;
   const cudaStream_t stream_;
   mutable std::mutex mutex_;
-  std::multimap<size_t, void*> free_;
+  Free free_;
   Context::Usage usage_;
 };
 
