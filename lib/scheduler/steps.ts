@@ -1,6 +1,16 @@
 import { ScoreSdeError } from '../errors';
 import { assertOptions, show } from '../options';
-import { Dtype, NoiseKind, Row, RowKind, RowNormals, StepSizeCode, type Noise, type StepSize } from '../native/abi';
+import {
+  Dtype,
+  NoiseKind,
+  Row,
+  RowKind,
+  RowNormals,
+  StepSizeCode,
+  type Native,
+  type Noise,
+  type StepSize,
+} from '../native/abi';
 import { KernelCall, type Call } from '../native/call';
 import { bufferOf, DeviceMemory, placeOf } from '../native/memory';
 import type { Access } from '../native/order';
@@ -65,6 +75,14 @@ export interface Plan<Result> {
   result: Result;
 }
 
+/** What an update reads and writes beside its noise. */
+interface UpdateOperands {
+  x: Operand;
+  m?: Operand;
+  out: Operand;
+  mean?: Operand | undefined;
+}
+
 interface NoisePlan {
   take(): Noise;
   inputs: Operand[];
@@ -113,10 +131,11 @@ function planNoise(source: ReturnType<typeof noiseSource>, like: Operand, drawn:
   };
 }
 
-function accessOf(inputs: Operand[], outputs: Operand[], states: object[]): Access {
-  const access: Access = { reads: [], writes: [] };
+function accessOf({ x, m, out, mean }: UpdateOperands, { inputs, states }: NoisePlan): Access {
+  const access: Access = { reads: [bufferOf(x.memory)], writes: [bufferOf(out.memory)] };
+  if (m) access.reads.push(bufferOf(m.memory));
+  if (mean) access.writes.push(bufferOf(mean.memory));
   for (const { memory } of inputs) access.reads.push(bufferOf(memory));
-  for (const { memory } of outputs) access.writes.push(bufferOf(memory));
   for (const state of states) access.writes.push(state);
   return access;
 }
@@ -136,7 +155,7 @@ function outputsOf(
   const given: Operand[] = [];
   if (out) given.push(out.operand);
   if (mean) given.push(mean.operand);
-  assertOnePlace([...inputs, ...given]);
+  assertOnePlace(inputs, given);
   assertOutputs(given, inputs);
   const place = { device: placeOf(x.memory) };
   out ??= target(undefined, x, 'out', place);
@@ -198,33 +217,20 @@ function recordsOf({ kind, stepSize, sigma, next, snr, e }: Update, rows: number
   return records;
 }
 
-/** The call of an update, and the memory of its operands. */
-function planUpdate(
-  method: string,
-  update: Update,
-  { x, m, out, mean }: { x: Operand; m?: Operand | undefined; out: Operand; mean?: Operand | undefined },
-  noise: NoisePlan,
-): KernelCall<'step'> {
+/** The call of an update. A small step takes some microseconds, of which each spread of a list would be a tenth. */
+function planUpdate(method: string, update: Update, operands: UpdateOperands, noise: NoisePlan): KernelCall<'step'> {
+  const { x, m, out, mean } = operands;
   const { rows, cols } = batchShape(x);
   const normals = noise.inputs.length > 0 ? RowNormals.given : RowNormals.drawn;
-  return new KernelCall(
-    'step',
-    () => [
-      rows,
-      cols,
-      recordsOf(update, rows, normals),
-      x.memory,
-      x.type,
-      m?.memory ?? null,
-      m?.type ?? Dtype.float32,
-      ...noise.take(),
-      out.memory,
-      out.type,
-      ...(mean ? [mean.memory, mean.type] : []),
-    ],
-    accessOf(m ? [x, m, ...noise.inputs] : [x, ...noise.inputs], mean ? [out, mean] : [out], noise.states),
-    { method, before: noise.before, after: noise.after },
-  );
+  const args = () => {
+    const [kind, source, drawn] = noise.take();
+    const records = recordsOf(update, rows, normals);
+    const [score, type] = m ? [m.memory, m.type] : [null, Dtype.float32];
+    const list = [rows, cols, records, x.memory, x.type, score, type, kind, source, drawn, out.memory, out.type];
+    if (mean) list.push(mean.memory, mean.type);
+    return list as Parameters<Native['step']>;
+  };
+  return new KernelCall('step', args, accessOf(operands, noise), { method, before: noise.before, after: noise.after });
 }
 
 /** The predictor: a step of the reverse diffusion SDE (Song et al. 2021, algorithm 2, eq. 46). */

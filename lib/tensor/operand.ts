@@ -45,9 +45,9 @@ function isContiguous(dims: readonly number[], strides: unknown): boolean {
 /** Checks a tensor argument. ERR_DTYPE, ERR_SHAPE, ERR_DISPOSED. */
 export function operand(value: TensorLike, name: string): Operand {
   if (value instanceof Tensor) {
-    if (value.disposed) throw new ScoreSdeError('ERR_DISPOSED', `${name} is a disposed tensor`);
+    const memory = value.held as Memory | undefined;
+    if (memory === undefined) throw new ScoreSdeError('ERR_DISPOSED', `${name} is a disposed tensor`);
     const dtype = stateDtype(value.type, name);
-    const { memory } = value as { memory: Memory };
     if (!(memory instanceof DeviceMemory)) assertFixed(memory, name);
     return { name, memory, type: dtype, dims: value.dims };
   }
@@ -103,16 +103,19 @@ export function bytesPerElement(type: Dtype): number {
   return type === Dtype.float32 ? 4 : 2;
 }
 
-/** ERR_CONFIG unless all operands are on the CPU, or all on one device. */
-export function assertOnePlace(operands: readonly Operand[]): void {
-  const [first, ...rest] = operands;
-  const place = placeOf(first!.memory);
-  for (const { name, memory } of rest)
+/** ERR_CONFIG unless the operands of both lists are on the CPU, or all on one device. */
+export function assertOnePlace(operands: readonly Operand[], more: readonly Operand[] = []): void {
+  const first = operands[0]!;
+  const place = placeOf(first.memory);
+  const check = ({ name, memory }: Operand) => {
     if (placeOf(memory) !== place)
       throw new ScoreSdeError(
         'ERR_CONFIG',
-        `${name} must lie where ${first!.name} does, on ${place}, got a tensor on ${placeOf(memory)}: to() moves one`,
+        `${name} must lie where ${first.name} does, on ${place}, got a tensor on ${placeOf(memory)}: to() moves one`,
       );
+  };
+  operands.forEach(check);
+  more.forEach(check);
 }
 
 function overlaps(a: Memory, b: Memory): boolean {

@@ -151,14 +151,25 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
 
   /** @internal The elements in place. ERR_DISPOSED. */
   get memory(): DataTypes[T] | DeviceMemory {
-    if (this.disposed) throw disposedError(this);
-    return this.location === 'cpu' ? this.data : Tensor.#deviceMemory(this);
+    const memory = this.held;
+    if (memory === undefined) throw disposedError(this);
+    return memory;
+  }
+
+  /** @internal The elements in place; undefined where the tensor is disposed. */
+  get held(): DataTypes[T] | DeviceMemory | undefined {
+    if (!Object.hasOwn(this, 'data')) return undefined;
+    if (this.location === 'cpu') {
+      const { data } = this;
+      return data.length === this.size ? data : undefined;
+    }
+    const memory = Tensor.#deviceMemory(this);
+    return memory.released ? undefined : memory;
   }
 
   /** Whether the memory is gone: freed by dispose(), or its ArrayBuffer detached. */
   get disposed(): boolean {
-    if (!Object.hasOwn(this, 'data')) return true;
-    return this.location === 'cpu' ? this.data.length !== this.size : Tensor.#deviceMemory(this).released;
+    return this.held === undefined;
   }
 
   static {
