@@ -1,0 +1,50 @@
+'use strict';
+// npm runs this in a clone, after its installation and before it is packed, and never where the package is installed: it
+// compiles the TypeScript, and the addon unless one is there that loads.
+const { spawnSync } = require('node:child_process');
+const { copyFileSync, mkdirSync } = require('node:fs');
+const { dirname, join, relative } = require('node:path');
+const nodeGypBuild = require('node-gyp-build');
+
+const root = join(__dirname, '..');
+
+function fail(sentence) {
+  process.stderr.write(`score-sde: ${sentence}\n`);
+  process.exit(1);
+}
+
+/** Runs a development dependency's program. Shows what it says only if it fails. */
+function run(program, args, sentence) {
+  const options = { cwd: root, encoding: 'utf8', maxBuffer: 2 ** 28 };
+  const { status, stdout, stderr } = spawnSync(process.execPath, [require.resolve(program), ...args], options);
+  if (status === 0) return;
+  process.stderr.write(`${stdout}${stderr}`);
+  fail(sentence);
+}
+
+function addonLoads() {
+  try {
+    nodeGypBuild(root);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+run('typescript/bin/tsc', ['-p', 'tsconfig.build.json'], 'the TypeScript does not compile, see above');
+if (!addonLoads()) {
+  process.stdout.write('score-sde: compiling the addon, which takes a minute or two\n');
+  const needs = 'that takes CMake 3.23 or later and a C++20 compiler';
+  run('cmake-js/bin/cmake-js', ['compile', '--out', 'build/cmake'], `the addon does not compile, see above: ${needs}`);
+}
+
+// A git dependency: npm installs what it packs of this clone, and of binaries it packs those in prebuilds/.
+const { INIT_CWD } = process.env;
+if (INIT_CWD !== undefined && relative(root, INIT_CWD).startsWith('..')) {
+  const binary = nodeGypBuild.resolve(root);
+  const place = join(root, 'prebuilds', `${process.platform}-${process.arch}`, 'score-sde.node');
+  if (dirname(binary) !== dirname(place)) {
+    mkdirSync(dirname(place), { recursive: true });
+    copyFileSync(binary, place);
+  }
+}
