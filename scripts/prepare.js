@@ -1,6 +1,7 @@
 'use strict';
-// npm runs this in a clone, after its installation and before it is packed, and never where the package is installed: it
-// compiles the TypeScript, and the addon unless one is there that loads.
+// npm runs this as postprepare in a clone, after its installation, and before it is packed, and never where the package is
+// installed: it compiles the TypeScript, and the addon unless one is there that loads. A script named prepare would do the
+// same, but npm 11 and later warn of that where a tarball or a git dependency has one.
 const { spawnSync } = require('node:child_process');
 const { copyFileSync, mkdirSync } = require('node:fs');
 const { dirname, join, relative } = require('node:path');
