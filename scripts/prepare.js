@@ -4,7 +4,7 @@
 // same, but npm 11 and later warn of that where a tarball or a git dependency has one.
 const { spawnSync } = require('node:child_process');
 const { copyFileSync, mkdirSync } = require('node:fs');
-const { dirname, join, relative } = require('node:path');
+const { join } = require('node:path');
 const nodeGypBuild = require('node-gyp-build');
 
 const root = join(__dirname, '..');
@@ -39,13 +39,10 @@ if (!addonLoads()) {
   run('cmake-js/bin/cmake-js', ['compile', '--out', 'build/cmake'], `the addon does not compile, see above: ${needs}`);
 }
 
-// A git dependency: npm installs what it packs of this clone, and of binaries it packs those in prebuilds/.
-const { INIT_CWD } = process.env;
-if (INIT_CWD !== undefined && relative(root, INIT_CWD).startsWith('..')) {
-  const binary = nodeGypBuild.resolve(root);
-  const place = join(root, 'prebuilds', `${process.platform}-${process.arch}`, 'score-sde.node');
-  if (dirname(binary) !== dirname(place)) {
-    mkdirSync(dirname(place), { recursive: true });
-    copyFileSync(binary, place);
-  }
+// A git dependency: npm installs a clone of its own, with this variable set, and then what it packs of that. Of binaries it
+// packs those in prebuilds/.
+if (process.env._PACOTE_NO_PREPARE_ !== undefined) {
+  const place = join(root, 'prebuilds', `${process.platform}-${process.arch}`);
+  mkdirSync(place, { recursive: true });
+  copyFileSync(join(root, 'build/Release/score-sde.node'), join(place, 'score-sde.node'));
 }
