@@ -101,7 +101,7 @@ describe('with a prebuilt binary, and no compiler', () => {
 
 describe('without a prebuilt binary', () => {
   let folder: string;
-  beforeEach(async () => void ({ folder } = await install(withoutBinaries, bare)));
+  beforeAll(async () => void ({ folder } = await install(withoutBinaries, bare)));
 
   test('the first require ends with one sentence that says what to run', async () => {
     const script = "try { require('score-sde') } catch ({ name, code, message }) { console.log(name, code, message) }";
@@ -111,20 +111,6 @@ describe('without a prebuilt binary', () => {
     );
     expect(stdout).toMatch(/CMake and a C\+\+20 compiler/);
     expect(stdout.trim().split('\n')).toHaveLength(1);
-  });
-
-  test('score-sde build compiles one, leaves nothing else, and digits are sampled', async () => {
-    const temporary = await temporaryFolder();
-    // Without CUDA, as where there is no nvcc.
-    const env = userEnvironment({ SCORE_SDE_CUDA: 'OFF', TMPDIR: temporary, npm_config_prefer_offline: 'true' });
-    await run('npx', ['score-sde', 'build'], folder, env);
-    expect(await addonOf(folder, env)).toBe('build/Release/score-sde.node');
-    expect((await sampled(folder, env)).length).toBeGreaterThan(0);
-    expect(await readdir(join(folder, 'node_modules/score-sde/build'), { recursive: true })).toEqual([
-      'Release',
-      'Release/score-sde.node',
-    ]);
-    expect(await readdir(temporary)).toEqual([]);
   });
 
   test('--help and --version need none', async () => {
@@ -171,7 +157,22 @@ describe('without a prebuilt binary', () => {
     expect(await failure(userEnvironment())).toBe(
       `score-sde: cannot write ${join(place, 'Release/score-sde.node')}: ${place} is no folder (ERR_IO)\n`,
     );
+    await rm(place);
   });
+
+  test('score-sde build compiles one, leaves nothing else, and digits are sampled', async () => {
+    const temporary = await temporaryFolder();
+    // Without CUDA, as where there is no nvcc.
+    const env = userEnvironment({ SCORE_SDE_CUDA: 'OFF', TMPDIR: temporary, npm_config_prefer_offline: 'true' });
+    await run('npx', ['score-sde', 'build'], folder, env);
+    expect(await addonOf(folder, env)).toBe('build/Release/score-sde.node');
+    expect((await sampled(folder, env)).length).toBeGreaterThan(0);
+    expect(await readdir(join(folder, 'node_modules/score-sde/build'), { recursive: true })).toEqual([
+      'Release',
+      'Release/score-sde.node',
+    ]);
+    expect(await readdir(temporary)).toEqual([]);
+  }, 600_000);
 });
 
 test('the prebuilt binary is to the last bit the one that is compiled in another folder', async () => {
