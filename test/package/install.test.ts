@@ -171,7 +171,8 @@ describe('without a prebuilt binary', () => {
       'Release',
       'Release/score-sde.node',
     ]);
-    expect(await readdir(temporary)).toEqual([]);
+    // npm has files of its own there.
+    expect((await readdir(temporary)).filter((name) => name.startsWith('score-sde'))).toEqual([]);
   }, 600_000);
 });
 
