@@ -1,6 +1,7 @@
 {
-  # CMakeLists.txt is the build; this target lets node-gyp, node-gyp-build and
-  # prebuildify drive it, leaving build/<config>/score-sde.node where they look.
+  # CMakeLists.txt is the build; this target lets prebuildify drive it through
+  # node-gyp, leaving build/<config>/score-sde.node where prebuildify looks. It
+  # is not in the package, where npm would run node-gyp by itself.
   "targets": [{
     "target_name": "cmake",
     "type": "none",

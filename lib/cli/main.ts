@@ -18,7 +18,7 @@ const { version } = JSON.parse(readFileSync(join(__dirname, '..', '..', 'package
 const mostSteps = 2 ** 24;
 const label = '<n...>';
 
-// A command's module is loaded when the command runs: doctor must also work where the addon does not load.
+// A command's module is loaded when the command runs: doctor and build must also work where the addon does not load.
 const program = new Command('score-sde')
   .description('Samples images from score-based generative models.')
   .version(version)
@@ -119,6 +119,17 @@ program
   .option('--model <dir>', "look at a pipeline's folder, too: whether its network is what it is said to be")
   .option('--check', 'call that network with noise however slow it is')
   .action(async (options: DoctorOptions) => (await import('./doctor.js')).doctor(options));
+
+program
+  .command('build')
+  .description('compile the addon in this package, where no prebuilt binary fits or for CUDA')
+  .addHelpText(
+    'after',
+    `
+It takes CMake 3.23 or later, a C++20 compiler, and npm, which fetches cmake-js for it. Python is not needed.
+SCORE_SDE_CUDA=ON insists on CUDA, SCORE_SDE_CUDA=OFF leaves it out; otherwise it is compiled where nvcc is found.`,
+  )
+  .action(async () => (await import('./build.js')).build());
 
 let hasFailed = false;
 

@@ -32,7 +32,7 @@ function load(): Native {
     throw new ScoreSdeError(
       'ERR_NATIVE',
       `score-sde has no working binary for ${process.platform}-${process.arch}; ` +
-        `"npm rebuild score-sde" compiles one where CMake and a C++20 compiler are found (${reasonOf(cause)})`,
+        `"npx score-sde build" compiles one where CMake and a C++20 compiler are found (${reasonOf(cause)})`,
       { cause },
     );
   }

@@ -45,7 +45,7 @@ test('holds what a user needs and nothing else', () => {
     /^dist\/.*\.(js|d\.ts)$/,
     /^models\/digits\//,
     /^prebuilds\/(README\.md|(linux|darwin|win32)-(x64|arm64)\/score-sde\.(glibc\.|musl\.)?node)$/,
-    /^(CMakeLists\.txt|binding\.gyp|scripts\/no-binary\.js)$|^native\/.*\.([ch]pp|cuh?|map)$/,
+    /^CMakeLists\.txt$|^native\/.*\.([ch]pp|cuh?|map)$/,
     /^bench\/torch_peer\.py$/,
     /^examples\/([a-z-]+\.mjs|export_ncsnpp\.py)$/,
   ];
@@ -70,6 +70,16 @@ test('holds what a user needs and nothing else', () => {
     .map((path) => path.replace(/^dist/, 'lib').replace(/(\.d\.ts|\.js)$/, ''))
     .filter((path) => !existsSync(join(root, `${path}.ts`)) && !existsSync(join(root, `${path}.js`)));
   expect(stale).toEqual([]);
+});
+
+test('has nothing that a package manager would run where it is installed', () => {
+  const manifest = readFileSync(join(project, 'node_modules/score-sde/package.json'), 'utf8');
+  const { scripts, gypfile } = JSON.parse(manifest) as { scripts: object; gypfile: boolean };
+  // npm 11 counts prepare, too, where the package comes from a tarball or git.
+  for (const name of ['preinstall', 'install', 'postinstall', 'prepare']) expect(scripts).not.toHaveProperty(name);
+  // npm runs node-gyp where it finds this file, unless told not to; npm publish writes that into what it tells the registry.
+  expect(tarball.files.map(({ path }) => path)).not.toContain('binding.gyp');
+  expect(gypfile).toBe(false);
 });
 
 test('stays within its budget', () => {

@@ -1,13 +1,13 @@
 import { execFile, execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { cp, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 import { removeFolders, temporaryFolder } from '../support/folders';
 import { root } from '../support/paths';
-import { pack, userEnvironment } from '../support/tarball';
+import { pack, userEnvironment, type Tarball } from '../support/tarball';
 
-// The tarball, installed as users install it: with a prebuilt binary, without one, without anything. Linux only; the
+// The tarball, installed as users install it: with a prebuilt binary, without one, without a compiler. Linux only; the
 // binaries come from npm run prebuildify.
 const prebuilds = join(root, 'prebuilds');
 const binaryFor = (arch: string) => join(prebuilds, `linux-${arch}`, 'score-sde.glibc.node');
@@ -16,57 +16,78 @@ const own = binaryFor(process.arch);
 const run = async (command: string, args: string[], cwd: string, env: NodeJS.ProcessEnv) =>
   promisify(execFile)(command, args, { cwd, env, encoding: 'utf8', maxBuffer: 2 ** 26 });
 
-/** A PATH of Node and a shell: no compiler, no CMake, no Python. */
-let bare: NodeJS.ProcessEnv;
-let tarball: string;
-let withoutBinaries: string;
-
-beforeAll(async () => {
-  if (!existsSync(own)) throw new Error(`${own} is missing: npm run prebuildify makes it`);
+/** A folder for PATH with these commands and no others. */
+async function folderWith(...commands: string[]): Promise<string> {
   const folder = await temporaryFolder();
-  for (const command of ['node', 'npm', 'sh', 'env']) {
+  for (const command of commands) {
     const place = process.env.PATH!.split(delimiter).find((path) => existsSync(join(path, command)))!;
     await symlink(join(place, command), join(folder, command));
   }
-  bare = userEnvironment({ PATH: folder });
-  tarball = pack(await temporaryFolder()).file;
+  return folder;
+}
+
+const needed = ['node', 'sh', 'env'];
+/** An environment of Node, npm and a shell: no compiler, no CMake, no Python. */
+let bare: NodeJS.ProcessEnv;
+let tarball: Tarball;
+let withoutBinaries: Tarball;
+
+beforeAll(async () => {
+  if (!existsSync(own)) throw new Error(`${own} is missing: npm run prebuildify makes it`);
+  bare = userEnvironment({ PATH: await folderWith(...needed, 'npm', 'npx') });
+  tarball = pack(await temporaryFolder());
   const copy = join(await temporaryFolder(), 'package');
   await mkdir(copy);
-  execFileSync('tar', ['-xzf', tarball, '--strip-components=1', '-C', copy]);
+  execFileSync('tar', ['-xzf', tarball.file, '--strip-components=1', '-C', copy]);
   for (const name of readdirSync(join(copy, 'prebuilds')))
     if (name !== 'README.md') await rm(join(copy, 'prebuilds', name), { recursive: true });
-  withoutBinaries = pack(await temporaryFolder(), copy).file;
+  withoutBinaries = pack(await temporaryFolder(), copy);
 });
 afterAll(removeFolders);
 jest.setTimeout(300_000);
 
-/** An empty folder with the tarball installed, and onnxruntime-node beside it. */
-async function install(file: string, env: NodeJS.ProcessEnv, ...flags: string[]): Promise<string> {
-  const folder = await temporaryFolder();
-  await writeFile(join(folder, 'package.json'), '{ "name": "user", "private": true }');
-  await run('npm', ['install', '--prefer-offline', '--no-audit', '--no-fund', ...flags, file], folder, env);
-  await symlink(join(root, 'node_modules/onnxruntime-node'), join(folder, 'node_modules/onnxruntime-node'));
-  return folder;
+interface Installed {
+  folder: string;
+  /** What npm wrote. */
+  said: string;
 }
 
+/** An empty folder with the tarball installed, and onnxruntime-node beside it. */
+async function install({ file }: Tarball, env: NodeJS.ProcessEnv, ...flags: string[]): Promise<Installed> {
+  const folder = await temporaryFolder();
+  await writeFile(join(folder, 'package.json'), '{ "name": "user", "private": true }');
+  const args = ['install', '--prefer-offline', '--no-audit', '--no-fund', ...flags, file];
+  const { stdout, stderr } = await run('npm', args, folder, env);
+  await symlink(join(root, 'node_modules/onnxruntime-node'), join(folder, 'node_modules/onnxruntime-node'));
+  return { folder, said: stdout + stderr };
+}
+
+const command = (folder: string, env: NodeJS.ProcessEnv, ...args: string[]) =>
+  run(process.execPath, [join(folder, 'node_modules/score-sde/dist/cli/main.js'), ...args], folder, env);
 const sampled = async (folder: string, env: NodeJS.ProcessEnv): Promise<Buffer> => {
-  const cli = join(folder, 'node_modules/score-sde/dist/cli/main.js');
-  const args = [cli, 'sample', '--steps', '3', '--seed', '7', '--batch', '2', '--out', 'x.png'];
-  await run(process.execPath, args, folder, env);
+  await command(folder, env, 'sample', '--steps', '3', '--seed', '7', '--batch', '2', '--out', 'x.png');
   return readFile(join(folder, 'x.png'));
 };
 const addonOf = async (folder: string, env: NodeJS.ProcessEnv): Promise<string> => {
-  const args = [join(folder, 'node_modules/score-sde/dist/cli/main.js'), 'doctor'];
-  const { stdout } = await run(process.execPath, args, folder, env);
+  const { stdout } = await command(folder, env, 'doctor');
   return /^addon +(.*)$/m.exec(stdout)![1]!.replace(/^.*node_modules\/score-sde\//, '');
 };
 
 describe('with a prebuilt binary, and no compiler', () => {
   test.each([[[]], [['--ignore-scripts']]])('npm install %j: samples digits', async (flags) => {
-    const folder = await install(tarball, bare, ...flags);
+    const { folder, said } = await install(tarball, bare, ...flags);
+    expect(said).not.toMatch(/script/i);
     expect(await addonOf(folder, bare)).toBe(`prebuilds/linux-${process.arch}/score-sde.glibc.node`);
     const picture = await sampled(folder, bare);
     expect(picture).toEqual(await sampled(await linked(), userEnvironment()));
+  });
+
+  test('npm install brings at most 12 packages', async () => {
+    const { folder } = await install(tarball, bare);
+    const lock = await readFile(join(folder, 'node_modules/.package-lock.json'), 'utf8');
+    const { packages } = JSON.parse(lock) as { packages: object };
+    expect(Object.keys(packages)).toContain('node_modules/score-sde');
+    expect(Object.keys(packages).length).toBeLessThanOrEqual(12);
   });
 
   /** This folder's own build, as if it were installed. */
@@ -79,30 +100,80 @@ describe('with a prebuilt binary, and no compiler', () => {
 });
 
 describe('without a prebuilt binary', () => {
-  test('npm install compiles one, without CUDA where there is no nvcc', async () => {
-    const env = userEnvironment({ SCORE_SDE_CUDA: 'OFF' }); // as AUTO does there
-    const folder = await install(withoutBinaries, env);
-    expect(await addonOf(folder, env)).toBe('build/Release/score-sde.node');
-    expect((await sampled(folder, env)).length).toBeGreaterThan(0);
-  });
+  let folder: string;
+  beforeAll(async () => void ({ folder } = await install(withoutBinaries, bare)));
 
-  test('and no compiler: npm install ends with one clear sentence', async () => {
-    const failed = await install(withoutBinaries, bare).then(
-      () => '',
-      ({ stderr }: { stderr: string }) => stderr,
-    );
-    const said = failed.match(/score-sde: there is no prebuilt binary for \S+, and compiling one failed .*$/m);
-    expect(said?.[0]).toMatch(/CMake 3\.23, a C\+\+20 compiler/);
-  });
-
-  test('and no script run: the first require ends with one clear sentence', async () => {
-    const folder = await install(withoutBinaries, bare, '--ignore-scripts');
+  test('the first require ends with one sentence that says what to run', async () => {
     const script = "try { require('score-sde') } catch ({ name, code, message }) { console.log(name, code, message) }";
     const { stdout } = await run(process.execPath, ['-e', script], folder, bare);
-    expect(stdout).toMatch(/^ScoreSdeError ERR_NATIVE score-sde has no working binary for linux-\w+; "npm rebuild/);
+    expect(stdout).toMatch(
+      /^ScoreSdeError ERR_NATIVE score-sde has no working binary for linux-\w+; "npx score-sde build" /,
+    );
     expect(stdout).toMatch(/CMake and a C\+\+20 compiler/);
     expect(stdout.trim().split('\n')).toHaveLength(1);
   });
+
+  test('--help and --version need none', async () => {
+    const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
+    expect((await command(folder, bare, '--version')).stdout).toBe(`${version}\n`);
+    expect((await command(folder, bare, '--help')).stdout).toContain('compile the addon');
+    expect((await command(folder, bare, 'build', '--help')).stdout).toContain('CMake 3.23');
+  });
+
+  /** What `score-sde build` writes to standard error where it fails. */
+  const failure = async (env: NodeJS.ProcessEnv): Promise<string> => {
+    const failed: unknown = await command(folder, env, 'build').catch((error: unknown) => error);
+    expect(failed).toMatchObject({ code: 1 });
+    expect(existsSync(join(folder, 'node_modules/score-sde/build/Release'))).toBe(false);
+    return (failed as { stderr: string }).stderr;
+  };
+
+  test('score-sde build without compilers says in one sentence what is missing', async () => {
+    expect(await failure(bare)).toBe(
+      'score-sde: to compile the addon, install what is missing: ' +
+        'CMake 3.23 or later; a C++20 compiler, g++ or clang++; make or ninja (ERR_NATIVE)\n',
+    );
+    const PATH = await folderWith(...needed, 'npm', 'g++', 'make');
+    await writeFile(join(PATH, 'cmake'), '#!/bin/sh\necho cmake version 3.18.4\n');
+    await chmod(join(PATH, 'cmake'), 0o755);
+    expect(await failure(userEnvironment({ PATH }))).toBe(
+      'score-sde: to compile the addon, install what is missing: CMake 3.23 or later, not 3.18 (ERR_NATIVE)\n',
+    );
+  });
+
+  test('score-sde build without npm, without its registry, and where the package is read only', async () => {
+    const PATH = await folderWith(...needed, 'cmake', 'g++', 'make');
+    const what = 'cmake-js and node-addon-api, which compile the addon';
+    expect(await failure(userEnvironment({ PATH }))).toBe(
+      `score-sde: npm fetches ${what}, and there is no npm on the PATH (ERR_NATIVE)\n`,
+    );
+    const cut = { npm_config_offline: 'true', npm_config_cache: await temporaryFolder() };
+    expect(await failure(userEnvironment(cut))).toBe(
+      `score-sde: npm cannot fetch ${what}: ENOTCACHED (is the registry reached?) (ERR_NATIVE)\n`,
+    );
+    // Not even root can make a folder in a file.
+    const place = join(folder, 'node_modules/score-sde/build');
+    await writeFile(place, '');
+    expect(await failure(userEnvironment())).toBe(
+      `score-sde: cannot write ${join(place, 'Release/score-sde.node')}: ${place} is no folder (ERR_IO)\n`,
+    );
+    await rm(place);
+  });
+
+  test('score-sde build compiles one, leaves nothing else, and digits are sampled', async () => {
+    const temporary = await temporaryFolder();
+    // Without CUDA, as where there is no nvcc.
+    const env = userEnvironment({ SCORE_SDE_CUDA: 'OFF', TMPDIR: temporary, npm_config_prefer_offline: 'true' });
+    await run('npx', ['score-sde', 'build'], folder, env);
+    expect(await addonOf(folder, env)).toBe('build/Release/score-sde.node');
+    expect((await sampled(folder, env)).length).toBeGreaterThan(0);
+    expect(await readdir(join(folder, 'node_modules/score-sde/build'), { recursive: true })).toEqual([
+      'Release',
+      'Release/score-sde.node',
+    ]);
+    // npm has files of its own there.
+    expect((await readdir(temporary)).filter((name) => name.startsWith('score-sde'))).toEqual([]);
+  }, 600_000);
 });
 
 test('the prebuilt binary is to the last bit the one that is compiled in another folder', async () => {
