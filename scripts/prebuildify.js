@@ -1,7 +1,7 @@
 'use strict';
 // npm run prebuildify: compiles the addon for this platform to prebuilds/PLATFORM-ARCH/score-sde.LIBC.node, where
 // node-gyp-build finds it. It does so in a copy of the sources, so that this folder's own build stays as it is.
-// Without --arch: for every architecture that the compilers found here serve.
+// Names of platforms, such as linux-arm64, are its arguments. Without any: all that the compilers found here serve.
 const { spawnSync } = require('node:child_process');
 const { copyFileSync, cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } = require('node:fs');
 const { tmpdir } = require('node:os');
@@ -12,36 +12,42 @@ const prebuildify = promisify(require('prebuildify'));
 const root = join(__dirname, '..');
 const sources = ['package.json', 'CMakeLists.txt', 'binding.gyp', 'native'];
 
-/** Compilers on Linux for another architecture than its own: Debian's names. */
-const crossPrefix = { x64: 'x86_64-linux-gnu-', arm64: 'aarch64-linux-gnu-' };
+/** Compilers on Linux for other platforms: Debian's names. */
+const crossCompilers = {
+  'linux-x64': { prefix: 'x86_64-linux-gnu-', compiler: 'g++' },
+  'linux-arm64': { prefix: 'aarch64-linux-gnu-', compiler: 'g++' },
+  'win32-x64': { prefix: 'x86_64-w64-mingw32-', compiler: 'g++-posix', toolchain: 'mingw-w64.cmake' },
+};
+const here = `${process.platform}-${process.arch}`;
 const isThere = (command) => spawnSync(command, ['--version'], { stdio: 'ignore' }).status === 0;
 
-function architectures() {
-  if (process.platform === 'darwin') return ['arm64', 'x64']; // Apple's compiler serves both
-  const others = Object.keys(crossPrefix).filter((arch) => arch !== process.arch);
-  const served = process.platform === 'linux' ? others.filter((arch) => isThere(`${crossPrefix[arch]}g++`)) : [];
-  return [process.arch, ...served];
+/** The platforms that are made where none is named. Windows' own compiler makes the binary of a release. */
+function platforms() {
+  if (process.platform === 'darwin') return ['darwin-arm64', 'darwin-x64']; // Apple's compiler serves both
+  const others = Object.entries(crossCompilers).filter(([name]) => name.startsWith('linux') && name !== here);
+  const served = others.filter(([, { prefix, compiler }]) => isThere(prefix + compiler)).map(([name]) => name);
+  return process.platform === 'linux' ? [here, ...served] : [here];
 }
 
 /** What the build is told by its environment. nvcc compiles for its own machine only. */
-function environmentFor(arch) {
-  if (process.platform !== 'linux' || arch === process.arch) return {};
-  return {
-    CXX: `${crossPrefix[arch]}g++`,
-    PREBUILD_STRIP_BIN: `${crossPrefix[arch]}strip`,
-    SCORE_SDE_CUDA: 'OFF',
-  };
+function environmentFor(platform) {
+  const cross = platform === here || process.platform !== 'linux' ? undefined : crossCompilers[platform];
+  if (!cross) return {};
+  const { prefix, compiler, toolchain } = cross;
+  const environment = { CXX: prefix + compiler, PREBUILD_STRIP_BIN: `${prefix}strip`, SCORE_SDE_CUDA: 'OFF' };
+  return toolchain ? { ...environment, CMAKE_TOOLCHAIN_FILE: join(__dirname, toolchain) } : environment;
 }
 
-async function build(arch) {
+async function build(name) {
+  const [platform, arch] = name.split('-');
   const folder = mkdtempSync(join(tmpdir(), 'score-sde-prebuild-'));
   const before = { ...process.env };
   try {
-    for (const name of sources) cpSync(join(root, name), join(folder, name), { recursive: true });
+    for (const source of sources) cpSync(join(root, source), join(folder, source), { recursive: true });
     symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'), 'junction');
-    Object.assign(process.env, environmentFor(arch));
-    await prebuildify({ cwd: folder, arch, napi: true, strip: true, tagLibc: process.platform === 'linux' });
-    const place = join('prebuilds', `${process.platform}-${arch}`);
+    Object.assign(process.env, environmentFor(name));
+    await prebuildify({ cwd: folder, platform, arch, napi: true, strip: true, tagLibc: platform === 'linux' });
+    const place = join('prebuilds', name);
     mkdirSync(join(root, place), { recursive: true });
     for (const file of readdirSync(join(folder, place))) {
       copyFileSync(join(folder, place, file), join(root, place, file));
@@ -54,8 +60,8 @@ async function build(arch) {
 }
 
 async function main() {
-  const { values } = parseArgs({ options: { arch: { type: 'string', multiple: true } } });
-  for (const arch of values.arch ?? architectures()) await build(arch);
+  const { positionals } = parseArgs({ allowPositionals: true });
+  for (const name of positionals.length > 0 ? positionals : platforms()) await build(name);
 }
 
 main().catch((error) => {

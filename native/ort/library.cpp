@@ -8,12 +8,12 @@
 #include <mutex>
 
 #if defined(_WIN32)
-#define NOMINMAX
 #include <windows.h>
 #else
 #include <dlfcn.h>
 #endif
 
+#include "ort/paths.hpp"
 #include "ort/session.hpp"
 
 namespace score_sde::ort {
@@ -36,15 +36,15 @@ using Module = HMODULE;
 constexpr const char* kNames[] = {"onnxruntime.dll"};
 Module loaded(const char* name) { return GetModuleHandleA(name); }
 Module open(const std::string& path, std::string& why) {
-  const Module module = LoadLibraryExW(std::filesystem::u8path(path).c_str(), nullptr, LOAD_WITH_ALTERED_SEARCH_PATH);
+  const Module module = LoadLibraryExW(pathOf(path).c_str(), nullptr, LOAD_WITH_ALTERED_SEARCH_PATH);
   if (module == nullptr) why = "error " + std::to_string(GetLastError());
   return module;
 }
 void* symbol(Module module, const char* name) { return reinterpret_cast<void*>(GetProcAddress(module, name)); }
-std::string pathOf(void*, Module module) {
+std::string placeOf(void*, Module module) {
   wchar_t name[32768];
   const DWORD length = GetModuleFileNameW(module, name, 32768);
-  return std::filesystem::path(std::wstring(name, length)).u8string();
+  return utf8Of(std::wstring(name, length));
 }
 #else
 using Module = void*;
@@ -60,7 +60,7 @@ Module open(const std::string& path, std::string& why) {
   return module;
 }
 void* symbol(Module module, const char* name) { return dlsym(module, name); }
-std::string pathOf(void* function, Module) {
+std::string placeOf(void* function, Module) {
   Dl_info info;
   return dladdr(function, &info) != 0 && info.dli_fname != nullptr ? info.dli_fname : "";
 }
@@ -112,15 +112,15 @@ Status checkCudaProvider(const Library& library) {
   const auto unavailable = [&](const std::string& why) {
     return Status::error("ERR_CUDA_UNAVAILABLE", "the CUDA provider of ONNX Runtime " + library.version + " " + why);
   };
-  const std::filesystem::path path = std::filesystem::path(library.path).replace_filename(kName);
+  const std::filesystem::path path = pathOf(library.path).replace_filename(kName);
   std::ifstream file(path, std::ios::binary);
   if (!file)
     return unavailable(
-        "is not there: " + path.string() +
+        "is not there: " + utf8Of(path) +
         " cannot be read; onnxruntime-node fetches it when it is installed on Linux, unless told to skip that");
   const std::string version = versionIn(file, library.version);
   if (!version.empty() && version != library.version)
-    return unavailable("cannot be used: " + path.string() + " is of version " + version);
+    return unavailable("cannot be used: " + utf8Of(path) + " is of version " + version);
   return {};
 }
 
@@ -146,7 +146,7 @@ Status openLibrary(const std::string& path, bool shared, const Library** library
   std::unique_ptr<Library>& known = (*libraries)[base];
   if (known == nullptr) {
     auto opened = std::make_unique<Library>();
-    opened->path = pathOf(entry, module);
+    opened->path = placeOf(entry, module);
     const char* const version = base->getVersionString();
     opened->version = version == nullptr ? "" : version;
     if (!isRecent(opened->version))

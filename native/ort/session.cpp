@@ -6,6 +6,8 @@
 #include <map>
 #include <string_view>
 
+#include "ort/paths.hpp"
+
 namespace score_sde::ort {
 namespace {
 
@@ -22,10 +24,6 @@ bool grow(std::vector<unsigned char>& bytes, size_t count, size_t each) {
 }
 
 Status tooLarge() { return Status::error("ERR_MEMORY", "the network's batch is larger than any memory"); }
-
-std::filesystem::path pathOf(const std::string& utf8) {
-  return {std::u8string(reinterpret_cast<const char8_t*>(utf8.data()), utf8.size())};
-}
 
 }  // namespace
 
