@@ -38,7 +38,9 @@ for (const command of ['node', 'npm', 'npx', 'sh', 'env', 'git', 'uname', 'sed',
 }
 const env = {
   ...Object.fromEntries(
-    Object.entries(process.env).filter(([name]) => !/^(npm_(?!config_(registry|cache))|NODE_)/i.test(name)),
+    Object.entries(process.env).filter(
+      ([name]) => !/^(npm_(?!config_(registry|cache))|NODE_(OPTIONS|PATH))/i.test(name),
+    ),
   ),
   PATH: bin,
   ONNXRUNTIME_NODE_INSTALL: 'skip',
