@@ -337,6 +337,7 @@ void ForeignBuffer::sayFarewell() {
       release_();
       return env.Undefined();
     }
+    void abandoned() override { release_(); }
 
    private:
     const std::function<void()> release_;
