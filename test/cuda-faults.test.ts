@@ -272,6 +272,51 @@ interface Faults {
     expect(stdout).toBe('undefined true\ntrue true\n');
   });
 
+  test('where memory is short, all threads give back what they keep', async () => {
+    const { stdout } = await outputs(
+      `
+      ${operations}
+      const kept = (bytes) => Tensor.empty([bytes], { type: 'uint8', device }).dispose();
+      const heard = (worker) => require('node:events').once(worker, 'message').then(([message]) => message);
+      const worker = inWorker(\`async () => {
+        const usage = () => parentPort.postMessage(sde.memoryUsage());
+        sde.Tensor.empty([2 ** 20], { type: 'uint8', device: 'cuda' }).dispose();
+        sde.Tensor.empty([2 ** 20], { type: 'uint8', device: 'cuda:1' }).dispose();
+        const used = sde.Tensor.zeros([7], { device: 'cuda' });
+        usage();
+        parentPort.on('message', async () => (usage(), parentPort.postMessage((await used.getData()).length), parentPort.close()));
+      }\`);
+      const before = await heard(worker);
+      kept(2 ** 19);
+      const large = Tensor.zeros([3 * 2 ** 17], { device });
+      worker.postMessage('');
+      const after = await heard(worker);
+      console.log(JSON.stringify([before, after, await heard(worker), memoryUsage().kept, memoryUsage('cuda:1').used]));
+      // What is in use stays.
+      const error = await settled(async () => Tensor.empty([2 ** 20], { type: 'uint8', device }));
+      console.log(error.error.code);
+    `,
+      { EMULATED_MEMORY: String(2 ** 21) },
+    );
+    const [usages, code] = stdout.split('\n');
+    expect(JSON.parse(usages!)).toEqual([{ used: 512, kept: 2 ** 20 }, { used: 512, kept: 0 }, 7, 0, 0]);
+    expect(code).toBe('ERR_MEMORY');
+  });
+
+  test('counters, too, are worth what the pools keep', async () => {
+    const { stdout } = await outputs(`
+      ${operations}
+      const [m, x] = [Tensor.zeros([600, 5], { device }), Tensor.zeros([601, 5], { device })];
+      const correct = (state) => scheduler.stepCorrect(state, state, { generator: new Generator(1), out: state });
+      correct(m);
+      // In blocks of the same sizes, but for the counters of one more row.
+      fail('cudaMalloc', 1, 2);
+      correct(x);
+      console.log(process.env.EMULATED_FAULT);
+    `);
+    expect(stdout).toBe('undefined\n');
+  });
+
   test('a wait for a stream that fails: the owner of a pointer is not told, the maker of a tensor is', async () => {
     const { stdout } = await outputs(`
       ${operations}

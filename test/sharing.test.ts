@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { Generator, ScoreSdeError, Tensor, type ErrorCode, type IpcHandle } from '../lib';
+import { run } from './support/child';
 import { cudaDevices, isEmulated } from './support/devices';
 import { bitEqual } from './support/golden';
 import { failure, sentence } from './support/refusals';
@@ -24,6 +25,7 @@ interface Described {
 interface Externals {
   make: (described: Described) => object;
   deleted: () => number;
+  layoutOf: (tensor: object) => [dims: number[] | null, strides: number[] | null];
 }
 const file = join(process.env['SCORE_SDE_PREBUILD'] ?? '', 'externals.node');
 const [device] = cudaDevices;
@@ -154,5 +156,94 @@ test('the JSON of an IPC handle: a typed error for whatever is none', () => {
       }),
       { numRuns: 500 },
     );
+  });
+});
+
+(externals ? describe : describe.skip)('DLPack tensors for another library', () => {
+  test.each([
+    [
+      [2, 3, 4],
+      [12, 4, 1],
+    ],
+    [[5], [1]],
+    [
+      [2, 0, 3],
+      [0, 3, 1],
+    ],
+    [[], null],
+  ])('of dims %p have the strides %p', (dims, strides) => {
+    const external = Tensor.zeros(dims, { device: device! }).toDLPack();
+    expect(externals!.layoutOf(external)).toEqual([dims.length === 0 ? null : dims, strides]);
+    Tensor.fromDLPack(external).dispose();
+  });
+
+  // The legacy default stream orders itself with the per-thread streams, which are others on each thread.
+  test.each([
+    ['none', 'undefined', '1'],
+    ['0n', '0n', '1'],
+    ['the legacy default stream', '1n', '1'],
+    ['the per-thread default stream', '2n', '1'],
+    ['one of its own', 'streamOf()', 'own'],
+  ])('whose stream is %s: either side, and the next tensor, comes after the other', async (_, stream, ordered) => {
+    // The emulator tells what waits for what, at once and not when that is over.
+    const said = await run(`
+      const { Tensor, memoryUsage, streamOf } = sde;
+      const { existsSync, readFileSync, rmSync } = require('node:fs');
+      const log = require('node:path').join(require('node:os').tmpdir(), 'score-sde-waits-' + process.pid);
+      const own = new RegExp('\\\\b' + streamOf() + '\\\\b', 'g');
+      const waitsOf = async (work) => {
+        process.env.EMULATED_WAITS = log;
+        await work();
+        delete process.env.EMULATED_WAITS;
+        const waits = existsSync(log) ? readFileSync(log, 'utf8').replaceAll(own, 'own').trim().split('\\n') : [];
+        rmSync(log, { force: true });
+        return waits;
+      };
+      const tensor = Tensor.zeros([1000], { device: 'cuda' });
+      await tensor.getData();
+      const stream = ${stream};
+      let external, taken;
+      const lending = await waitsOf(() => (external = tensor.toDLPack({ stream })));
+      const taking = await waitsOf(() => (taken = Tensor.fromDLPack(external, { stream })));
+      tensor.dispose();
+      const { used } = memoryUsage();
+      const ending = await waitsOf(async () => {
+        taken.dispose();
+        while (memoryUsage().used === used) await new Promise(setImmediate);
+      });
+      // A callback tells the end of the use here; then the deleter is called.
+      console.log(JSON.stringify([lending, taking, ending.slice(1)]));`);
+    expect(JSON.parse(said)).toEqual([[`${ordered} own`], [`own ${ordered}`], [`own ${ordered}`]]);
+  });
+});
+
+(externals ? describe : describe.skip)('where a worker thread ends', () => {
+  const inWorker = (work: string) =>
+    run(`
+      const { deleted } = require(${JSON.stringify(file)});
+      process.env.EMULATED_LATE = '300'; // the device is at work that long
+      const worker = inWorker(\`async () => {
+        const { make } = require(${JSON.stringify(file)});
+        const owner = new sde.Generator(1).randn([24], { device: 'cuda' });
+        const [data] = owner.cudaArrayInterface.data;
+        const taken = sde.Tensor.fromDLPack(make({
+          version: 1, flags: 0n, data, device: [2, 0], dtype: [2, 32, 1], ndim: 1, shape: BigInt64Array.of(24n), byteOffset: 0n,
+        }));
+        const lent = sde.Tensor.fromPointer(data, [24], { owner, release: () => parentPort.postMessage('told') });
+        await owner.getData();
+        ${work}
+      }\`);
+      const said = [];
+      worker.on('message', (message) => said.push(message)).on('error', (error) => said.push(error.message));
+      const code = await new Promise((resolve) => worker.on('exit', resolve));
+      console.log(deleted(), code, said.join());`);
+
+  test.each([
+    ['soon', 'taken.dispose(); lent.dispose();', '1 0 told'],
+    ['at once', 'taken.dispose(); lent.dispose(); process.exit(3);', '1 3 '],
+    ['by an error', "taken.dispose(); lent.dispose(); throw new Error('its own');", '1 1 its own'],
+    ['with a tensor that is not disposed', 'process.exit(4);', '1 4 '],
+  ])('%s, the makers of tensors are told', async (_, work, said) => {
+    expect(`${await inWorker(work)} `.startsWith(said)).toBe(true);
   });
 });

@@ -13,7 +13,7 @@ export function cudaIndex(device: unknown = 'cuda'): number {
 
 /** A stream option, checked. ERR_CONFIG. */
 export function cudaStream(stream: unknown): bigint | undefined {
-  if (stream === 0n) return 1n; // cudaStreamLegacy is the same stream; to the addon 0 means that there is none
+  if (stream === 0n) return 1n; // cudaStreamLegacy, whatever CUDA's functions are compiled to take 0 for
   if (stream === undefined || (typeof stream === 'bigint' && stream >= 0n && stream < 2n ** 64n)) return stream;
   throw new ScoreSdeError('ERR_CONFIG', `stream must be a cudaStream_t as a bigint, got ${show(stream)}`);
 }

@@ -53,8 +53,10 @@ export interface PointerOptions {
 
 export interface StreamOptions {
   /**
-   * A cudaStream_t of the other library. toDLPack: its later work begins after the present work on the tensor.
-   * fromDLPack: this package's work on the tensor begins after its present work.
+   * The cudaStream_t on which the other library works with the tensor. Default 1n, the legacy default stream: all streams but
+   * those made with cudaStreamNonBlocking order themselves with it. 2n, the per-thread default stream, counts as 1n. toDLPack: the
+   * stream's later work begins after the present work on the tensor, and the memory is used again after what is on the stream
+   * when the deleter is called. fromDLPack: this package's work on the tensor begins after the stream's present work.
    */
   stream?: bigint | undefined;
 }
@@ -136,12 +138,21 @@ export function cudaArrayInterface(tensor: Shared): CudaArrayInterface {
 /** The DLPack tensors that fromDLPack has taken: each can be taken once. */
 const taken = new WeakSet<object>();
 
+/**
+ * The stream of the other library. That library may call the deleter on another thread, where 2n would be another stream. The
+ * legacy stream orders itself with the per-thread streams of all threads.
+ */
+function dlpackStream(stream: unknown): bigint {
+  const named = cudaStream(stream) ?? 1n;
+  return named === 2n ? 1n : named;
+}
+
 /** See Tensor.toDLPack. */
 export function toDLPack(tensor: Shared, options: StreamOptions = {}): object {
   assertOptions(options, ['stream']);
   const memory = deviceMemoryOf(tensor, 'toDLPack');
   const [, code, bits] = formats[tensor.type];
-  return native.deviceToDlpack(memory.handle, tensor.dims, code, bits, cudaStream(options.stream) ?? 0n);
+  return native.deviceToDlpack(memory.handle, tensor.dims, code, bits, dlpackStream(options.stream));
 }
 
 /** See Tensor.fromDLPack. */
@@ -153,14 +164,14 @@ export function fromDLPack(external: object, options: StreamOptions = {}): Share
       `fromDLPack needs an external DLManagedTensorVersioned, got ${show(external)}`,
     );
   if (taken.has(external)) throw new ScoreSdeError('ERR_STATE', 'the DLPack tensor was taken already');
-  const stream = cudaStream(options.stream);
+  const stream = dlpackStream(options.stream);
   const tensorTypes = Object.keys(formats) as TensorType[];
   const known = tensorTypes.flatMap((type) => formats[type].slice(1) as number[]);
   const { handle, device, dims, format, readOnly } = native.deviceFromDlpack(external, known);
   taken.add(external);
   const type = tensorTypes[format]!;
   try {
-    if (stream !== undefined) native.deviceWaitFor(device, stream);
+    native.deviceWaitFor(device, stream);
   } catch (error) {
     native.deviceRelease(handle);
     throw error;

@@ -319,7 +319,8 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
 
   /**
    * This tensor as a DLPack 1 tensor: a Node-API External of a DLManagedTensorVersioned. The consumer calls its deleter once,
-   * on any thread; the memory is freed then, if this tensor has been disposed.
+   * on any thread, when its last work with the tensor is enqueued on the `stream`. If this tensor has been disposed, the memory is
+   * given back then, and used again after that work.
    * @throws ScoreSdeError ERR_CONFIG (a tensor on the CPU), ERR_STATE (memory of another owner), ERR_BUSY, ERR_DISPOSED
    */
   toDLPack(options?: StreamOptions): object {

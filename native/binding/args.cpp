@@ -1,8 +1,8 @@
 #include "binding/args.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <iterator>
-#include <limits>
 
 #include "binding/records.hpp"
 #include "cpu/torch_stream.hpp"
@@ -10,7 +10,11 @@
 namespace score_sde::binding {
 namespace {
 
-constexpr double kMaxSafeInteger = 9007199254740991.0;
+/// Whether a number is a whole one from 0 to `most`, which is a safe integer; not for NaN.
+bool isWhole(double number, uint64_t most) {
+  return number >= 0.0 && number <= static_cast<double>(most) &&
+         number == static_cast<double>(static_cast<uint64_t>(number));
+}
 
 struct Bytes {
   uint8_t* data = nullptr;
@@ -47,27 +51,34 @@ double Args::number() {
   return number;
 }
 
-size_t Args::count() {
+uint64_t Args::whole(uint64_t most) {
   const double value = number();
-  if (!(value >= 0 && value <= kMaxSafeInteger && value == static_cast<double>(static_cast<int64_t>(value))))
-    fail(env(), Status::error("ERR_NATIVE", "expected a count as argument " + std::to_string(next_)));
-  return static_cast<size_t>(value);
+  if (!isWhole(value, most))
+    fail(env(), Status::error("ERR_NATIVE", "expected a whole number up to " + std::to_string(most) + " as argument " +
+                                                std::to_string(next_)));
+  return static_cast<uint64_t>(value);
 }
 
-namespace {
-
-/// The product of two sizes, of which the bytes can be counted, too.
-size_t product(Napi::Env env, size_t a, size_t b) {
-  if (b != 0 && a > std::numeric_limits<size_t>::max() / 16 / b)
-    fail(env, Status::error("ERR_NATIVE", "the batch is larger than any memory"));
-  return a * b;
+template <class Sizes>
+size_t Args::product(const Sizes& sizes) const {
+  constexpr size_t kMost = std::numeric_limits<size_t>::max() / 16;  // elements of 16 bytes
+  if (std::find(sizes.begin(), sizes.end(), 0) != sizes.end()) return 0;
+  size_t all = 1;
+  for (const auto each : sizes) {
+    const auto size = static_cast<size_t>(each);
+    if (size > kMost / all) fail(env(), Status::error("ERR_NATIVE", "the batch is larger than any memory"));
+    all *= size;
+  }
+  return all;
 }
 
-}  // namespace
+size_t Args::elements(std::initializer_list<size_t> sizes) const { return product(sizes); }
+
+size_t Args::elements(const std::vector<int64_t>& dims) const { return product(dims); }
 
 Shape Args::shape() {
   const size_t rows = count(), cols = count();
-  product(env(), rows, cols);
+  elements({rows, cols});
   return {rows, cols};
 }
 
@@ -81,16 +92,11 @@ std::vector<int64_t> Args::numbers() {
   std::vector<int64_t> numbers(list.Length());
   for (uint32_t i = 0; i < list.Length(); ++i) {
     const Napi::Value number = list.Get(i);
-    numbers[i] = number.IsNumber() ? number.As<Napi::Number>().Int64Value() : -1;
-    if (numbers[i] < 0) expected();
+    const double value = number.IsNumber() ? number.As<Napi::Number>().DoubleValue() : -1.0;
+    if (!isWhole(value, kMaxSafeInteger)) expected();
+    numbers[i] = static_cast<int64_t>(value);
   }
   return numbers;
-}
-
-size_t Args::elements(const std::vector<int64_t>& dims) {
-  size_t size = 1;
-  for (const int64_t dim : dims) size = product(env(), size, static_cast<size_t>(dim));
-  return size;
 }
 
 bool Args::flag() { return take().ToBoolean(); }
@@ -124,10 +130,11 @@ std::vector<std::pair<std::string, std::string>> Args::texts() {
 uint64_t Args::word() { return wordOf(take()); }
 
 uint64_t Args::wordOf(Napi::Value value) {
-  if (!value.IsBigInt())
-    fail(env(), Status::error("ERR_NATIVE", "expected a bigint as argument " + std::to_string(next_)));
   bool lossless = false;
-  return value.As<Napi::BigInt>().Uint64Value(&lossless);
+  const uint64_t word = value.IsBigInt() ? value.As<Napi::BigInt>().Uint64Value(&lossless) : 0;
+  if (!lossless)
+    fail(env(), Status::error("ERR_NATIVE", "expected a bigint of 64 bits as argument " + std::to_string(next_)));
+  return word;
 }
 
 Dtype Args::dtype() {
@@ -285,7 +292,7 @@ void Args::records(StepParams& p) {
 FiniteMark Args::mark(size_t rows) {
   if (isOver()) return {};
   auto* const first = static_cast<uint32_t*>(memoryOf(take(), rows * sizeof(uint32_t), alignof(uint32_t)));
-  return {first, static_cast<uint32_t>(count())};
+  return {first, count<uint32_t>()};
 }
 
 }  // namespace score_sde::binding

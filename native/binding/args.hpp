@@ -4,6 +4,10 @@
 
 #include <napi.h>
 
+#include <algorithm>
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,14 +35,20 @@ class Args {
   /// Whether the next argument is of that type.
   bool isNext(napi_valuetype type) const { return info_[next_].Type() == type; }
   double number();
-  size_t count();
+  /// A whole number, from 0 to the most that both T and a safe integer of JS can be.
+  template <class T = size_t>
+  T count() {
+    return static_cast<T>(whole(std::min<uint64_t>(std::numeric_limits<T>::max(), kMaxSafeInteger)));
+  }
   bool flag();
   std::string text();
   /// An object of strings.
   std::vector<std::pair<std::string, std::string>> texts();
-  /// An array of them, none negative: the sizes of a tensor, whose number of elements is the next.
+  /// An array of counts.
   std::vector<int64_t> numbers();
-  size_t elements(const std::vector<int64_t>& dims);
+  /// The elements of these sizes; ERR_NATIVE where the bytes of so many could not be counted.
+  size_t elements(std::initializer_list<size_t> sizes) const;
+  size_t elements(const std::vector<int64_t>& dims) const;
   /// What an External of this addon holds.
   template <class T>
   T* external() {
@@ -75,7 +85,13 @@ class Args {
   FiniteMark mark(size_t rows);
 
  private:
+  static constexpr uint64_t kMaxSafeInteger = (uint64_t{1} << 53) - 1;
+
   Napi::Value take();
+  /// A whole number from 0 to `most`.
+  uint64_t whole(uint64_t most);
+  template <class Sizes>
+  size_t product(const Sizes& sizes) const;
   /// False where the value is no typed array.
   bool recordsOf(Napi::Value value, size_t rows, std::vector<RowStep>& records);
   uint64_t wordOf(Napi::Value value);

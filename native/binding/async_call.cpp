@@ -32,6 +32,7 @@ class AsyncCalls {
     bool waits = false;
     {
       std::lock_guard lock(mutex_);
+      if (isOver_) return Status::error("ERR_STATE", "the environment is at its end");
       ++running_;
       for (size_t i = 1; i < order.size(); ++i) {
         const auto before = calls_.find(order[i]);
@@ -135,8 +136,13 @@ class AsyncCalls {
     const std::unique_ptr<AsyncCall> call(static_cast<AsyncCall*>(data));
     const Shared calls = call->calls_;
     for (const auto& [number, waiting] : std::exchange(calls->calls_, {})) waiting->cancel({});
-    std::unique_lock lock(calls->mutex_);
-    waitFor(calls->idle_, lock, [&] { return calls->running_ == 0; });
+    {
+      std::unique_lock lock(calls->mutex_);
+      calls->isOver_ = true;
+      waitFor(calls->idle_, lock, [&] { return calls->running_ == 0; });
+    }
+    const Napi::HandleScope scope(calls->env_);
+    call->abandoned();
   }
 
   const napi_env env_;
@@ -144,7 +150,8 @@ class AsyncCalls {
   std::unordered_map<int64_t, AsyncCall*> calls_;  // not delivered, by number; only the environment's thread uses it
   std::mutex mutex_;
   std::condition_variable idle_;
-  size_t running_ = 0;  // calls that finished() has not handed to the event loop
+  size_t running_ = 0;   // calls that finished() has not handed to the event loop
+  bool isOver_ = false;  // the environment has begun to end: no call would be delivered any more
 };
 
 int64_t nextCallNumber() {

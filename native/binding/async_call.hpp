@@ -41,6 +41,9 @@ class AsyncCall : public Task {
   virtual Status execute() = 0;
   /// The promise's value: on the environment's thread, after execute() has returned ok.
   virtual Napi::Value result(Napi::Env env) = 0;
+  /// In place of result(), where the environment ends before the promise is resolved: on its thread, after execute()
+  /// has returned. The call is deleted next.
+  virtual void abandoned() {}
   /// On the environment's thread, while execute() may be at work: makes execute() return soon.
   virtual void interrupt() {}
   /// Ends a call whose begin() leads to no execute(). The call may be deleted before this returns.

@@ -13,7 +13,7 @@
 namespace score_sde::binding {
 namespace {
 
-using Contexts = std::map<size_t, std::shared_ptr<cuda::Context>>;
+using Contexts = std::map<int, std::shared_ptr<cuda::Context>>;
 
 /// The contexts of each environment that is not at its end.
 struct Environments {
@@ -85,7 +85,7 @@ Napi::Value externalOf(Napi::Env env, DeviceMemory memory) {
 /// deviceAllocate(device, bytes)
 Napi::Value allocate(const Napi::CallbackInfo& info) {
   Args args(info);
-  auto context = contextOf(info.Env(), args.count());
+  auto context = contextOf(info.Env(), args.count<int>());
   std::shared_ptr<cuda::Buffer> buffer;
   check(info.Env(), context->allocate(args.count(), buffer));
   return wrapMemory(info.Env(), std::move(context), std::move(buffer));
@@ -208,7 +208,7 @@ Napi::Value downloadAsync(const Napi::CallbackInfo& info) {
 /// deviceDoneAsync(device): when all that is enqueued is done.
 Napi::Value doneAsync(const Napi::CallbackInfo& info) {
   Args args(info);
-  return AsyncCall::start(info.Env(), std::make_unique<DeviceCall>(contextOf(info.Env(), args.count())),
+  return AsyncCall::start(info.Env(), std::make_unique<DeviceCall>(contextOf(info.Env(), args.count<int>())),
                           Napi::Array::New(info.Env()));
 }
 
@@ -223,9 +223,9 @@ struct Mark {
 Napi::Value mark(const Napi::CallbackInfo& info) {
   Args args(info);
   const Napi::Env env = info.Env();
-  auto context = contextOf(env, args.count());
-  const size_t rows = args.count();
-  if (rows == 0 || rows > UINT32_MAX) fail(env, Status::error("ERR_NATIVE", "expected rows to mark"));
+  auto context = contextOf(env, args.count<int>());
+  const size_t rows = args.count<uint32_t>();
+  if (rows == 0) fail(env, Status::error("ERR_NATIVE", "expected rows to mark"));
   const size_t bytes = rows * sizeof(uint32_t);
   std::shared_ptr<cuda::Buffer> words;
   check(env, context->allocate(bytes, words));
@@ -252,21 +252,21 @@ Napi::Value markSeen(const Napi::CallbackInfo& info) {
 
 Napi::Value streamOf(const Napi::CallbackInfo& info) {
   Args args(info);
-  return Napi::BigInt::New(info.Env(), static_cast<uint64_t>(contextOf(info.Env(), args.count())->stream()));
+  return Napi::BigInt::New(info.Env(), static_cast<uint64_t>(contextOf(info.Env(), args.count<int>())->stream()));
 }
 
 /// deviceWaitFor(device, stream), devicePrecede(device, stream)
 template <Status (cuda::Context::*order)(uintptr_t)>
 Napi::Value ordered(const Napi::CallbackInfo& info) {
   Args args(info);
-  const auto context = contextOf(info.Env(), args.count());
+  const auto context = contextOf(info.Env(), args.count<int>());
   check(info.Env(), (context.get()->*order)(static_cast<uintptr_t>(args.word())));
   return info.Env().Undefined();
 }
 
 Napi::Value usage(const Napi::CallbackInfo& info) {
   Args args(info);
-  const cuda::Context::Usage now = contextOf(info.Env(), args.count())->usage();
+  const cuda::Context::Usage now = contextOf(info.Env(), args.count<int>())->usage();
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("used", static_cast<double>(now.used));
   result.Set("kept", static_cast<double>(now.kept));
@@ -275,7 +275,7 @@ Napi::Value usage(const Napi::CallbackInfo& info) {
 
 Napi::Value trim(const Napi::CallbackInfo& info) {
   Args args(info);
-  check(info.Env(), contextOf(info.Env(), args.count())->trim());
+  check(info.Env(), contextOf(info.Env(), args.count<int>())->trim());
   return info.Env().Undefined();
 }
 
@@ -292,13 +292,13 @@ Napi::Value wrapMemory(Napi::Env env, std::shared_ptr<cuda::Context> context, st
   return externalOf(env, {std::move(context), std::move(buffer), bytes});
 }
 
-std::shared_ptr<cuda::Context> contextOf(Napi::Env env, size_t device) {
+std::shared_ptr<cuda::Context> contextOf(Napi::Env env, int device) {
   Environments& all = environments();
   std::lock_guard lock(all.mutex);
   const auto [mine, isNew] = all.of.try_emplace(env);
   if (isNew) napi_add_env_cleanup_hook(env, endContexts, static_cast<napi_env>(env));
   std::shared_ptr<cuda::Context>& context = mine->second[device];
-  if (context == nullptr) check(env, cuda::open(static_cast<int>(device), context));
+  if (context == nullptr) check(env, cuda::open(device, context));
   return context;
 }
 
@@ -337,6 +337,7 @@ void ForeignBuffer::sayFarewell() {
       release_();
       return env.Undefined();
     }
+    void abandoned() override { release_(); }
 
    private:
     const std::function<void()> release_;

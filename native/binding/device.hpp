@@ -25,7 +25,7 @@ DeviceMemory* deviceMemoryOf(Napi::Value value);
 Napi::Value wrapMemory(Napi::Env env, std::shared_ptr<cuda::Context> context, std::shared_ptr<cuda::Buffer> buffer);
 
 /// The environment's context on a device, made when it is first asked for. Throws what the Status says.
-std::shared_ptr<cuda::Context> contextOf(Napi::Env env, size_t device);
+std::shared_ptr<cuda::Context> contextOf(Napi::Env env, int device);
 
 /// A call that is over when all that was enqueued before it is done.
 class DeviceCall : public AsyncCall {

@@ -27,7 +27,7 @@ struct Tensor {
   int32_t ndim;
   DataType dtype;
   int64_t* shape;
-  int64_t* strides;  // in elements; null for a dense tensor
+  int64_t* strides;  // in elements; before DLPack 1.2 null for a dense tensor
   uint64_t byteOffset;
 };
 

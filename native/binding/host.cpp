@@ -3,6 +3,7 @@
 
 #include "binding/args.hpp"
 #include "binding/async_call.hpp"
+#include "binding/attempt.hpp"
 #include "binding/exports.hpp"
 #include "core/tables.hpp"
 #include "cpu/machine_rates.hpp"
@@ -79,13 +80,18 @@ Napi::Value getNumThreads(const Napi::CallbackInfo& info) {
 
 Napi::Value setNumThreads(const Napi::CallbackInfo& info) {
   Args args(info);
-  ThreadPool::instance().setThreads(static_cast<int>(args.number()));
+  ThreadPool::instance().setThreads(args.count<int>());
   return info.Env().Undefined();
 }
 
 Napi::Value streamRateOf(const Napi::CallbackInfo& info) {
   Args args(info);
-  const cpu::StreamRate rate = cpu::streamRate(std::max<size_t>(args.count(), 1));
+  cpu::StreamRate rate;
+  const Status status = attempt([&, elements = std::max<size_t>(args.count(), 1)] {
+    rate = cpu::streamRate(elements);
+    return Status{};
+  });
+  if (!status.ok()) fail(info.Env(), status);
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("copy", rate.copy);
   result.Set("triad", rate.triad);

@@ -72,16 +72,16 @@ class LoadCall final : public AsyncCall {
       source_.size = args.count();
       source_.bytes = args.array<uint8_t>(source_.size);
     }
-    options_.intraOpThreads = static_cast<int>(args.count());
-    options_.interOpThreads = static_cast<int>(args.count());
-    options_.graphOptimization = static_cast<int>(args.count());
+    options_.intraOpThreads = args.count<int>();
+    options_.interOpThreads = args.count<int>();
+    options_.graphOptimization = args.count<int>();
     options_.parallel = args.flag();
     options_.memoryPattern = args.flag();
     options_.cpuArena = args.flag();
-    options_.logSeverity = static_cast<int>(args.count());
+    options_.logSeverity = args.count<int>();
     for (size_t sizes = args.count(); sizes > 0; --sizes) {
       std::string name = args.text();
-      options_.sizes.emplace_back(std::move(name), static_cast<int64_t>(args.count()));
+      options_.sizes.emplace_back(std::move(name), args.count<int64_t>());
     }
     options_.optimizedPath = args.text();
     options_.profilePrefix = args.text();
@@ -94,10 +94,10 @@ class LoadCall final : public AsyncCall {
       source_.external.push_back(std::move(file));
     }
     if (args.isNext(napi_null)) return;
-    const size_t device = args.count();
+    const int device = args.count<int>();
     context_ = contextOf(args.env(), device);
     auto* const stream = reinterpret_cast<void*>(context_->stream());
-    options_.cuda = ort::CudaProvider{static_cast<int>(device), stream, args.texts()};
+    options_.cuda = ort::CudaProvider{device, stream, args.texts()};
   }
 
  protected:
@@ -166,7 +166,7 @@ class RunCall final : public AsyncCall {
     atOnce_ = args.count();
     if (session_ == nullptr || (atOnce_ > 1 && singleThreaded_ == nullptr))
       fail(args.env(), Status::error("ERR_DISPOSED", "the network is disposed"));
-    id_ = static_cast<uint32_t>(args.count());
+    id_ = args.count<uint32_t>();
     p_.backend = &cpu::backend();
     p_.perCall = args.count();
     p_.fill = args.count();
@@ -238,15 +238,19 @@ class RunCall final : public AsyncCall {
   /// Divides the batch into calls of about the same size: a multiple of atOnce_, if there are rows enough.
   void divide() {
     if (atOnce_ < 2 || p_.rows < 2) return;
-    const size_t roundRows = std::max<size_t>(p_.perCall, 1) * atOnce_;
+    const size_t perCall = std::max<size_t>(p_.perCall, 1);
+    const size_t roundRows = perCall > p_.rows / atOnce_ ? p_.rows : perCall * atOnce_;
     calls_ = std::min(p_.rows, (p_.rows + roundRows - 1) / roundRows * atOnce_);
     left_ = std::min({atOnce_, calls_, static_cast<size_t>(runners().threads())});
     strands_ = std::vector<Strand>(left_, Strand(*this));
   }
 
+  /// rows * i / calls_
+  size_t firstOf(size_t i) const { return p_.rows / calls_ * i + p_.rows % calls_ * i / calls_; }
+
   void callNext(Strand& strand) {
     if (const size_t i = next_++; i < calls_ && !stop_.requested()) {
-      const size_t first = p_.rows * i / calls_, end = p_.rows * (i + 1) / calls_;
+      const size_t first = firstOf(i), end = firstOf(i + 1);
       Status status = attempt([&] { return singleThreaded_->run(ort::rowsOf(p_, first, end - first), stop_); });
       if (!status.ok()) {
         const std::lock_guard lock(mutex_);
@@ -321,7 +325,7 @@ Napi::Value runNetworkAsync(const Napi::CallbackInfo& info) {
 Napi::Value stopNetwork(const Napi::CallbackInfo& info) {
   Args args(info);
   const SharedNetwork network = networkOf(args);
-  const auto run = network->runs.find(static_cast<uint32_t>(args.count()));
+  const auto run = network->runs.find(args.count<uint32_t>());
   if (run != network->runs.end()) run->second->cancel(Status::error("ERR_ABORTED", "the run was ended"));
   return info.Env().Undefined();
 }

@@ -95,9 +95,11 @@ struct ImageGrid {
     p.width = each.cols;
     p.columns = args.count();
     if (p.columns == 0) fail(args.env(), Status::error("ERR_NATIVE", "expected columns"));
-    p.images = args.view(Shape{images.size(), each.size()}.size());
+    const size_t size = args.elements({p.count, p.channels, p.height, p.width});
+    p.images = args.view(size);
     const size_t rows = (p.count + p.columns - 1) / p.columns;
-    p.out = args.array<uint8_t>(rows * p.columns * p.channels * each.size());
+    p.out = args.array<uint8_t>(args.elements({rows, p.columns, p.channels, p.height, p.width}));
+    if (size == 0) p.count = 0;
   }
   Status run(Backend& backend) { return backend.imageGrid(p); }
   Napi::Value result(Napi::Env env) { return env.Undefined(); }

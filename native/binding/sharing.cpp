@@ -36,7 +36,7 @@ void inspect(Napi::Env env, cuda::Context& context, void* data) {
 Napi::Value fromPointer(const Napi::CallbackInfo& info) {
   Args args(info);
   const Napi::Env env = info.Env();
-  auto context = contextOf(env, args.count());
+  auto context = contextOf(env, args.count<int>());
   auto* const data = reinterpret_cast<void*>(static_cast<uintptr_t>(args.word()));
   const size_t bytes = args.count();
   inspect(env, *context, data);
@@ -66,20 +66,29 @@ DeviceMemory& ownArg(const Napi::CallbackInfo& info) {
 /// A tensor lent to a consumer, until the consumer calls the deleter, on any thread.
 struct Lent {
   dlpack::ManagedTensorVersioned managed = {};
-  std::vector<int64_t> shape;
+  std::vector<int64_t> shape, strides;
   DeviceMemory memory;
   uintptr_t stream = 0;
 
   static void end(dlpack::ManagedTensorVersioned* managed) {
     const std::unique_ptr<Lent> lent(static_cast<Lent*>(managed->context));
-    // The memory's next use begins after the work that the consumer has enqueued. If the streams cannot be ordered,
-    // this waits.
-    if (lent->stream != 0 && !lent->memory.context->waitFor(lent->stream).ok()) lent->memory.context->synchronize();
+    // If the streams cannot be ordered, this waits.
+    if (!lent->memory.context->reuseAfter(lent->stream).ok()) lent->memory.context->synchronize();
   }
 };
 
+/// The strides of a dense row-major tensor, in elements.
+std::vector<int64_t> stridesOf(const std::vector<int64_t>& shape) {
+  std::vector<int64_t> strides(shape.size());
+  uint64_t stride = 1;  // which may wrap where another size is 0: then no element is found by it
+  for (size_t i = shape.size(); i-- > 0; stride *= static_cast<uint64_t>(shape[i]))
+    strides[i] = static_cast<int64_t>(stride);
+  return strides;
+}
+
 /// deviceToDlpack(memory, dims, code, bits, stream): an External of a ManagedTensorVersioned, whose deleter the
-/// consumer calls. Later work on `stream`, if it is not 0, begins after the work that is enqueued now.
+/// consumer calls. Later work on `stream` begins after the work that is enqueued now, and the memory is used again
+/// after the work that is on `stream` when the deleter is called.
 Napi::Value toDlpack(const Napi::CallbackInfo& info) {
   Args args(info);
   const Napi::Env env = info.Env();
@@ -87,10 +96,13 @@ Napi::Value toDlpack(const Napi::CallbackInfo& info) {
   lent->memory = ownArg(info);
   args.skip();
   lent->shape = args.numbers();
-  const auto code = static_cast<uint8_t>(args.count()), bits = static_cast<uint8_t>(args.count());
+  const auto code = args.count<uint8_t>(), bits = args.count<uint8_t>();
   lent->stream = static_cast<uintptr_t>(args.word());
-  if (lent->stream != 0) check(env, lent->memory.context->precede(lent->stream));
   const cuda::Buffer& buffer = *lent->memory.buffer;
+  if (args.elements(lent->shape) > buffer.bytes / std::max(bits / 8, 1))
+    fail(env, Status::error("ERR_SHAPE", "the device memory is shorter"));
+  lent->strides = stridesOf(lent->shape);
+  check(env, lent->memory.context->precede(lent->stream));
   lent->managed.version = {dlpack::kMajor, dlpack::kMinor};
   lent->managed.context = lent.get();
   lent->managed.deleter = Lent::end;
@@ -98,8 +110,8 @@ Napi::Value toDlpack(const Napi::CallbackInfo& info) {
                           {dlpack::kCuda, buffer.device},
                           static_cast<int32_t>(lent->shape.size()),
                           {code, bits, 1},
-                          lent->shape.data(),
-                          nullptr,
+                          lent->shape.empty() ? nullptr : lent->shape.data(),
+                          lent->shape.empty() ? nullptr : lent->strides.data(),
                           0};
   return Napi::External<dlpack::ManagedTensorVersioned>::New(env, &lent.release()->managed);
 }
@@ -175,7 +187,7 @@ Napi::Value fromDlpack(const Napi::CallbackInfo& info) {
   size_t format = 0, bytes = 0;
   check(env, formatOf(tensor, args.numbers(), format));
   check(env, measure(tensor, bytes));
-  auto context = contextOf(env, static_cast<size_t>(tensor.device.id));
+  auto context = contextOf(env, tensor.device.id);
   auto* const data = reinterpret_cast<void*>(addressOf(tensor));
   if (bytes > 0) inspect(env, *context, data);
   Napi::Array dims = Napi::Array::New(env);
@@ -208,7 +220,7 @@ Napi::Value toIpc(const Napi::CallbackInfo& info) {
 Napi::Value fromIpc(const Napi::CallbackInfo& info) {
   Args args(info);
   const Napi::Env env = info.Env();
-  auto context = contextOf(env, args.count());
+  auto context = contextOf(env, args.count<int>());
   uint8_t handle[64];
   std::memcpy(handle, args.array<uint8_t>(sizeof handle), sizeof handle);
   const size_t offset = args.count(), bytes = args.count();

@@ -45,6 +45,23 @@ void setShape(StepArgs& args, Shape shape) {
   args.normBlocksPerRow = static_cast<uint32_t>(normBlocks(shape).perRow);
 }
 
+/// Loads a kernel's code now. CUDA does so at its first launch unless the environment says otherwise, and that may wait
+/// for all that the device has to do.
+template <class Kernel>
+Status load(Kernel* kernel, cudaFuncAttributes& loaded) {
+  return checked(cudaFuncGetAttributes(&loaded, kernel), "cudaFuncGetAttributes");
+}
+
+/// Loads all kernels, and tells of the last of them.
+Status loadAll(cudaFuncAttributes& loaded) {
+  for (const StepKernel kernel : stepKernels()) TRY_STATUS(load(kernel, loaded));
+  TRY_STATUS(load(convertValues<true>, loaded));
+  TRY_STATUS(load(convertValues<false>, loaded));
+  TRY_STATUS(load(imageGrid, loaded));
+  TRY_STATUS(load(correctWhole<ClusterBarrier>, loaded));
+  return load(correctWhole<GridBarrier>, loaded);
+}
+
 /// The blocks of a cluster that the device can hold at once; 0 where it has no clusters, or does not tell.
 int maxClusterOf() {
   // Sixteen blocks are more than every such device must take.
@@ -77,7 +94,7 @@ Status CudaBackend::prepare() {
   TRY_CUDA(cudaGetDeviceProperties, &properties, device_);
   // Code that was made on the spot from an older architecture's lacks what the newer one's launches rely on.
   cudaFuncAttributes compiled = {};
-  TRY_STATUS(checked(cudaFuncGetAttributes(&compiled, correctWhole<GridBarrier>), "cudaFuncGetAttributes"));
+  TRY_STATUS(loadAll(compiled));
   traits_.major = std::min(properties.major, compiled.ptxVersion / 10);
   int cooperative = 0, blocks = 0;  // blocks: to a multiprocessor
   TRY_CUDA(cudaDeviceGetAttribute, &cooperative, cudaDevAttrCooperativeLaunch, device_);

@@ -17,7 +17,7 @@ namespace score_sde::cuda {
 class CudaBackend final : public Backend {
  public:
   CudaBackend(int device, cudaStream_t stream, std::shared_ptr<Pool> pool);
-  /// Asks the device what its launches depend on.
+  /// Asks the device what its launches depend on, and loads the kernels there.
   Status prepare();
 
   Status randn(const RandnParams& p) override;

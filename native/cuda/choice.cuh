@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <vector>
 
 #include "cuda/kernels/norms.cuh"
 #include "cuda/kernels/update.cuh"
@@ -74,6 +75,17 @@ inline StepKernel updateFor(const std::vector<RowStep>& rows, Types types) {
     default:
       return updateOf<Linear<3>>(types);
   }
+}
+
+/// All that the functions above choose from.
+inline std::vector<StepKernel> stepKernels() {
+  std::vector<StepKernel> all;
+  for (const Types types : {Types::Float32, Types::Float16, Types::Bfloat16, Types::Mixed})
+    for (const StepKernel kernel : {storeOf(types), normsOf(types), updateOf<Any>(types), updateOf<Predict>(types),
+                                    updateOf<Correct>(types), updateOf<Linear<0>>(types), updateOf<Linear<1>>(types),
+                                    updateOf<Linear<2>>(types), updateOf<Linear<3>>(types)})
+      all.push_back(kernel);
+  return all;
 }
 
 }  // namespace choice_parts

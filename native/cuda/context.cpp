@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "cuda/backend.hpp"
+#include "cuda/capture.hpp"
 #include "cuda/check.hpp"
 #include "cuda/device.hpp"
 #include "cuda/devices.hpp"
@@ -38,7 +39,7 @@ class DeviceContext final : public Context {
  public:
   DeviceContext(std::shared_ptr<Streams> streams)
       : streams_(std::move(streams)),
-        pool_(std::make_shared<Pool>(streams_->device, streams_->work)),
+        pool_(std::make_shared<Pool>(streams_)),
         in_(streams_->device, streams_->work, 2, kPiece),
         out_(streams_->device, streams_->out, 2, kPiece),
         backend_(streams_->device, streams_->work, pool_) {}
@@ -114,6 +115,19 @@ class DeviceContext final : public Context {
     TRY_ON_DEVICE(device());
     TRY_CUDA(cudaEventRecord, streams_->after, streams_->work);
     TRY_CUDA(cudaStreamWaitEvent, streamOf(other), streams_->after, 0);
+    return {};
+  }
+
+  Status reuseAfter(uintptr_t other) override {
+    TRY_ON_DEVICE(device());
+    bool captured = false;
+    TRY_STATUS(isCapturing(streams_->work, captured));
+    if (!captured) return waitFor(other);
+    const Relaxed relaxed;
+    TRY_STATUS(relaxed.status());
+    const std::lock_guard lock(order_);
+    TRY_CUDA(cudaEventRecord, streams_->before, streamOf(other));
+    TRY_CUDA(cudaEventSynchronize, streams_->before);
     return {};
   }
 

@@ -54,6 +54,9 @@ class Context {
   virtual uintptr_t stream() const = 0;
   virtual Status waitFor(uintptr_t other) = 0;
   virtual Status precede(uintptr_t other) = 0;
+  /// What is given back from now on is used again after what is on `other` now. On any thread. The host waits for
+  /// `other` where this stream is captured: a capture takes no order against what is outside of it.
+  virtual Status reuseAfter(uintptr_t other) = 0;
   /// Makes the device the calling thread's, for libraries that take it from there.
   virtual Status makeCurrent() = 0;
   /// Waits until the device has nothing to do, on any stream: where an order among streams cannot be had.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <iterator>
+#include <unordered_set>
 #include <utility>
 
 #include "cuda/capture.hpp"
@@ -17,10 +18,41 @@ size_t blockSize(size_t bytes) {
   return (bytes + unit - 1) / unit * unit;
 }
 
+namespace {
+
+/// All pools of the process: each JS environment has its own on a device, and all of them share the device's memory.
+struct Pools {
+  std::mutex mutex;  // taken before a pool's own
+  std::unordered_set<Pool*> all;
+};
+Pools& pools() {
+  static auto* const all = new Pools();
+  return *all;
+}
+
+}  // namespace
+
+Status allocateOn(int device, size_t bytes, void*& out) {
+  const Relaxed relaxed;
+  TRY_STATUS(relaxed.status());
+  cudaError_t error = cudaMalloc(&out, bytes);
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    TRY_STATUS(Pool::trimAll(device));
+    error = cudaMalloc(&out, bytes);
+  }
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    return Status::error("ERR_MEMORY",
+                         "no memory for " + std::to_string(bytes) + " bytes on cuda:" + std::to_string(device));
+  }
+  return checked(error, "cudaMalloc");
+}
+
 class Pool::Block final : public Buffer {
  public:
   Block(std::shared_ptr<Pool> pool, Place&& place, size_t bytes)
-      : Buffer(place.mapped(), bytes, pool->device_), pool_(std::move(pool)), place_(std::move(place)) {}
+      : Buffer(place.mapped(), bytes, pool->streams_->device), pool_(std::move(pool)), place_(std::move(place)) {}
   ~Block() override { pool_->take(std::move(place_)); }
 
  private:
@@ -28,44 +60,41 @@ class Pool::Block final : public Buffer {
   Place place_;
 };
 
+Pool::Pool(std::shared_ptr<const Streams> streams) : streams_(std::move(streams)) {
+  const std::lock_guard lock(pools().mutex);
+  pools().all.insert(this);
+}
+
 Pool::~Pool() {
-  const OnDevice here(device_);
+  {
+    const std::lock_guard lock(pools().mutex);
+    pools().all.erase(this);
+  }
+  const OnDevice here(streams_->device);
   for (const auto& [size, data] : free_) cudaFree(data);
 }
 
 Status Pool::allocate(size_t bytes, std::shared_ptr<Buffer>& out) {
   const size_t size = blockSize(bytes);
-  const std::lock_guard lock(mutex_);
   Place place;
-  // The last of its size that was given back: the device's cache may still hold it.
-  if (const auto next = free_.upper_bound(size); next != free_.begin() && std::prev(next)->first == size) {
-    place = free_.extract(std::prev(next));
-    usage_.kept -= size;
-  } else {
+  {
+    const std::lock_guard lock(mutex_);
+    // The last of its size that was given back: the device's cache may still hold it.
+    if (const auto next = free_.upper_bound(size); next != free_.begin() && std::prev(next)->first == size) {
+      place = free_.extract(std::prev(next));
+      usage_.kept -= size;
+      usage_.used += size;
+    }
+  }
+  if (place.empty()) {
     Free fresh;
     place = fresh.extract(fresh.emplace(size, nullptr));
-    TRY_ON_DEVICE(device_);
-    const Relaxed relaxed;
-    TRY_STATUS(relaxed.status());
-    cudaError_t error = cudaMalloc(&place.mapped(), size);
-    if (error == cudaErrorMemoryAllocation && !free_.empty()) {
-      cudaGetLastError();
-      bool captured = false;
-      TRY_STATUS(isCapturing(stream_, captured));
-      // What is kept is given back once the stream has come to its end, which a captured one does not.
-      if (!captured) {
-        TRY_STATUS(releaseKept());
-        error = cudaMalloc(&place.mapped(), size);
-      }
-    }
-    if (error == cudaErrorMemoryAllocation) {
-      cudaGetLastError();
-      return Status::error("ERR_MEMORY",
-                           "no memory for " + std::to_string(bytes) + " bytes on cuda:" + std::to_string(device_));
-    }
-    TRY_STATUS(checked(error, "cudaMalloc"));
+    TRY_ON_DEVICE(streams_->device);
+    // Without the lock, which trimAll() takes.
+    TRY_STATUS(allocateOn(streams_->device, size, place.mapped()));
+    const std::lock_guard lock(mutex_);
+    usage_.used += size;
   }
-  usage_.used += size;
   out = std::make_shared<Block>(shared_from_this(), std::move(place), bytes);
   return {};
 }
@@ -85,17 +114,24 @@ Context::Usage Pool::usage() const {
 
 Status Pool::trim() {
   const std::lock_guard lock(mutex_);
-  return releaseKept();
-}
-
-Status Pool::releaseKept() {
-  TRY_ON_DEVICE(device_);
-  TRY_CUDA(cudaStreamSynchronize, stream_);
+  TRY_ON_DEVICE(streams_->device);
+  TRY_CUDA(cudaStreamSynchronize, streams_->work);
   while (!free_.empty()) {
     const auto [size, data] = *free_.begin();
     free_.erase(free_.begin());
     usage_.kept -= size;
     TRY_CUDA(cudaFree, data);
+  }
+  return {};
+}
+
+Status Pool::trimAll(int device) {
+  const std::lock_guard lock(pools().mutex);
+  for (Pool* const pool : pools().all) {
+    if (pool->streams_->device != device || pool->usage().kept == 0) continue;
+    bool captured = false;
+    TRY_STATUS(isCapturing(pool->streams_->work, captured));
+    if (!captured) TRY_STATUS(pool->trim());
   }
   return {};
 }

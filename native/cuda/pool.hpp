@@ -7,21 +7,24 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <vector>
 
 #include "cuda/device.hpp"
+#include "cuda/streams.hpp"
 
 namespace score_sde::cuda {
 
 /// Allocates on the thread of its environment, takes blocks back on any. Lives as long as its blocks.
 class Pool : public std::enable_shared_from_this<Pool> {
  public:
-  Pool(int device, cudaStream_t stream) : device_(device), stream_(stream) {}
+  explicit Pool(std::shared_ptr<const Streams> streams);
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
   Status allocate(size_t bytes, std::shared_ptr<Buffer>& out);
+  /// As trim(), of every pool of the process on a device. Memory of a stream that is captured stays, since such a
+  /// stream does not come to its end.
+  static Status trimAll(int device);
   /// Gives back to the device what nobody uses; waits for it.
   Status trim();
   Context::Usage usage() const;
@@ -32,14 +35,16 @@ class Pool : public std::enable_shared_from_this<Pool> {
   /// The place of a block in `free_`. The block keeps it while it is used, so that giving back allocates nothing.
   using Place = Free::node_type;
   void take(Place&& place);
-  Status releaseKept();
 
-  const int device_;
-  const cudaStream_t stream_;
+  const std::shared_ptr<const Streams> streams_;
   mutable std::mutex mutex_;
   Free free_;
   Context::Usage usage_;
 };
+
+/// cudaMalloc on the current device, `device`, also while a stream is captured. Where memory is short, all pools give
+/// back what they keep, and it is tried again. ERR_MEMORY.
+Status allocateOn(int device, size_t bytes, void*& out);
 
 /// The size that is asked of the device for a request: with three significant bits, so that what one tensor gives back
 /// fits the next that is a little smaller.

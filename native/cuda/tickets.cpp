@@ -4,6 +4,7 @@
 
 #include "cuda/capture.hpp"
 #include "cuda/check.hpp"
+#include "cuda/pool.hpp"
 
 namespace score_sde::cuda {
 namespace {
@@ -31,8 +32,9 @@ Status Tickets::take(size_t count, uint32_t*& out) {
     const Relaxed relaxed;
     TRY_STATUS(relaxed.status());
     const size_t grown = std::max({count, 2 * count_, size_t{1024}});
-    uint32_t* memory = nullptr;
-    TRY_CUDA(cudaMalloc, &memory, grown * sizeof *memory);
+    void* taken = nullptr;
+    TRY_STATUS(allocateOn(device_, grown * sizeof(uint32_t), taken));
+    auto* const memory = static_cast<uint32_t*>(taken);
     if (Status cleared = clear(memory, grown * sizeof *memory); !cleared.ok()) {
       cudaFree(memory);
       return cleared;

@@ -4,6 +4,8 @@
 // thread of a block must reach the block's barriers.
 #pragma once
 
+#include <set>
+
 #include "emulator/faults.h"
 #include "emulator/fibers.h"
 #include "emulator/memory.h"
@@ -92,9 +94,24 @@ cudaError_t cudaFuncSetAttribute(F, cudaFuncAttribute, int) {
   EMULATED_CALL;
   return cudaSuccess;
 }
+namespace emulator {
+/** The kernels that a device has loaded. */
+struct Loaded {
+  std::mutex mutex;
+  std::set<std::pair<int, uintptr_t>> kernels;
+};
+inline Loaded& loaded() {
+  static auto* const all = new Loaded();
+  return *all;
+}
+}  // namespace emulator
 template <class F>
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, F) {
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, F kernel) {
   EMULATED_CALL;
+  {
+    const std::lock_guard lock(emulator::loaded().mutex);
+    emulator::loaded().kernels.emplace(emulator::device, reinterpret_cast<uintptr_t>(kernel));
+  }
   int major = 9, minor = 0;
   emulator::readCompute(major, minor);
   return a->ptxVersion = 10 * major + minor, cudaSuccess;
@@ -111,9 +128,15 @@ cudaError_t cudaOccupancyMaxPotentialClusterSize(int* blocks, F, const cudaLaunc
   return *blocks = 16, cudaSuccess;
 }
 
+/** Stricter than CUDA, which would load a kernel here that is not loaded, and might wait for the device. */
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... args) {
   EMULATED_CALL;
+  {
+    const std::lock_guard lock(emulator::loaded().mutex);
+    if (!emulator::loaded().kernels.contains({emulator::device, reinterpret_cast<uintptr_t>(kernel)}))
+      return cudaErrorInvalidDeviceFunction;
+  }
   bool together = false;
   for (unsigned i = 0; i < config->numAttrs; ++i) {
     const cudaLaunchAttribute& a = config->attrs[i];

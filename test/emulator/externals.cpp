@@ -1,4 +1,5 @@
-// An addon for tests: DLPack tensors as another library would hand them over, with whatever a test says of them.
+// An addon for tests: DLPack tensors as another library would hand them over, with whatever a test says of them, and what
+// such a library sees of one that it is given.
 #include <napi.h>
 
 #include <atomic>
@@ -58,8 +59,23 @@ Napi::Value make(const Napi::CallbackInfo& info) {
   return Napi::External<dlpack::ManagedTensorVersioned>::New(info.Env(), &made.release()->managed);
 }
 
+/// layoutOf(tensor): [dims, strides], a part null where the tensor's is.
+Napi::Value layoutOf(const Napi::CallbackInfo& info) {
+  const auto* const managed = info[0].As<Napi::External<dlpack::ManagedTensorVersioned>>().Data();
+  const dlpack::Tensor& tensor = managed->tensor;
+  Napi::Array layout = Napi::Array::New(info.Env());
+  for (const int64_t* const part : {tensor.shape, tensor.strides}) {
+    Napi::Array numbers = Napi::Array::New(info.Env());
+    for (int32_t i = 0; part != nullptr && i < tensor.ndim; ++i)
+      numbers.Set(static_cast<uint32_t>(i), Napi::Number::New(info.Env(), static_cast<double>(part[i])));
+    layout.Set(layout.Length(), part == nullptr ? info.Env().Null() : numbers);
+  }
+  return layout;
+}
+
 Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exports.Set("make", Napi::Function::New(env, make));
+  exports.Set("layoutOf", Napi::Function::New(env, layoutOf));
   exports.Set("deleted", Napi::Function::New(
                              env, [](const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), deleted); }));
   return exports;

@@ -132,6 +132,7 @@ void run(bool brief) {
   stride = 1;
   grid();
   graphs();
+  aroundCaptures();
   withoutClusters();
   context.reset();
 }

@@ -88,6 +88,51 @@ inline void capturedFirst(cudaStreamCaptureMode mode, const Case& c, const std::
   compareAll(later);
 }
 
+/// While a stream is captured: memory is given back to be used again after the work of another stream, and other
+/// contexts take memory where that is short, as the captured one does. The graph is as if none of it had been.
+inline void aroundCaptures() {
+  label = "around a capture";
+  const Case c{{2, 500}, Dtype::Float32, Dtype::Float32, Dtype::Float32};
+  const std::vector<RowStep> rows = rowsOf(c, [&] { return anyRow(c, 0); });
+  constexpr size_t kLarge = size_t{3} << 20;
+  context.reset();
+  setenv("EMULATED_MEMORY", std::to_string(2 * kLarge).c_str(), 1);
+  check(cuda::open(0, context));
+  std::shared_ptr<cuda::Context> other;
+  check(cuda::open(0, other));
+  // Each keeps a block, and then no third one of another size fits, where memory can be made short.
+  std::shared_ptr<cuda::Buffer> kept;
+  const auto keep = [&](cuda::Context& of) {
+    check(of.allocate(kLarge - (size_t{1} << 18), kept));
+    kept.reset();
+  };
+  {
+    Operands o(c, kTerms);
+    keep(*context);
+    keep(*other);
+    const auto takes = [&](cuda::Context& of, size_t bytes) {
+      std::shared_ptr<cuda::Buffer> taken;
+      return of.allocate(bytes, taken).ok();
+    };
+    const Graph graph(cudaStreamCaptureModeThreadLocal, [&] {
+      check(context->backend().step(paramsOf(c, rows, {}, o, Place::Device), nullptr));
+      check(context->reuseAfter(1));  // cudaStreamLegacy
+      check(context->reuseAfter(other->stream()));
+      if (takes(*other, 3 * kLarge)) return;
+      // The captured stream's memory stays, so that there is no room for two such blocks.
+      if (takes(*other, 2 * kLarge - (size_t{1} << 18))) fail("took memory of a stream that is captured");
+      if (other->usage().kept != 0) fail("kept its own");
+      keep(*other);
+      if (!takes(*context, kLarge / 2)) fail("did not take what the other kept");
+      if (other->usage().kept != 0) fail("the other kept what was asked for");
+    });
+    unsetenv("EMULATED_MEMORY");
+    check(cpu::backend().step(paramsOf(c, rows, {}, o, Place::Host), nullptr));
+    graph.launch();
+    compareAll(o);
+  }
+}
+
 inline void graphs() {
   constexpr Dtype kFloat32 = Dtype::Float32;
   for (const Source source : {Source::Given, Source::Stream, Source::Streams, Source::Mixed})

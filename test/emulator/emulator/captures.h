@@ -11,6 +11,7 @@
 struct CUgraph_st {
   std::vector<std::function<void()>> nodes;
   cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;  // of its capture
+  uint64_t number = 0;                                        // of its capture, from 1 on
   bool isInvalid = false;
 };
 

@@ -1,8 +1,11 @@
-// Streams, events and graphs: work is done where it is enqueued, or recorded where the stream is captured.
+// Streams, events and graphs: work is done where it is enqueued, or recorded where the stream is captured. EMULATED_WAITS
+// names a file, to which each wait for an event adds a line: the stream that waits, or "host", and the event's stream.
+// EMULATED_LATE has callbacks come so many milliseconds later, on threads of their own.
 #pragma once
 
 #include <chrono>
 #include <functional>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -14,6 +17,8 @@ struct CUstream_st {
 };
 struct CUevent_st {
   std::chrono::steady_clock::time_point time;
+  CUstream_st* stream = nullptr;  // on which it was recorded last
+  uint64_t capture = 0;           // the number of the capture that it was recorded in, or 0
 };
 using cudaGraph_t = CUgraph_st*;
 using cudaGraphExec_t = CUgraph_st*;
@@ -45,10 +50,23 @@ struct cudaLaunchConfig_t {
 
 namespace emulator {
 
+/** The capture of a stream; null for the default streams, the small numbers, which none captures. */
+inline CUgraph_st* captureOf(cudaStream_t stream) {
+  return reinterpret_cast<uintptr_t>(stream) > 2 ? stream->capturing : nullptr;
+}
+
+inline void noteWait(const std::string& waiter, cudaEvent_t event) {
+  const char* file = std::getenv("EMULATED_WAITS");
+  std::FILE* const lines = file == nullptr ? nullptr : std::fopen(file, "a");
+  if (lines == nullptr) return;
+  std::fprintf(lines, "%s %zu\n", waiter.c_str(), reinterpret_cast<uintptr_t>(event->stream));
+  std::fclose(lines);
+}
+
 template <class F>
 cudaError_t enqueue(cudaStream_t stream, F work) {
-  if (stream != nullptr && stream->capturing != nullptr)
-    stream->capturing->nodes.push_back(work);
+  if (CUgraph_st* const capture = captureOf(stream); capture != nullptr)
+    capture->nodes.push_back(work);
   else
     work();
   return cudaSuccess;
@@ -66,23 +84,37 @@ inline cudaError_t cudaStreamDestroy(cudaStream_t s) {
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t s) {
   EMULATED_UNSAFE;
-  if (s == nullptr || s->capturing == nullptr) return cudaSuccess;
-  return s->capturing->isInvalid = true, cudaErrorStreamCaptureUnsupported;
+  CUgraph_st* const capture = emulator::captureOf(s);
+  if (capture == nullptr) return cudaSuccess;
+  return capture->isInvalid = true, cudaErrorStreamCaptureUnsupported;
 }
 inline cudaError_t cudaDeviceSynchronize() {
   EMULATED_UNSAFE;
   return cudaSuccess;
 }
-inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned = 0) {
+/** A stream that is captured waits for what is of its capture alone. */
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned = 0) {
   EMULATED_CALL;
+  CUgraph_st* const capture = emulator::captureOf(s);
+  if (capture != nullptr && capture->number != e->capture)
+    return capture->isInvalid = true, cudaErrorStreamCaptureIsolation;
+  emulator::noteWait(std::to_string(reinterpret_cast<uintptr_t>(s)), e);
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamAddCallback(cudaStream_t s, cudaStreamCallback_t callback, void* data, unsigned) {
   EMULATED_CALL;
   const cudaError_t told = emulator::fault("callback");
-  emulator::inCallback = true;
-  callback(s, told, data);
-  emulator::inCallback = false;
+  const auto call = [=] {
+    emulator::inCallback = true;
+    callback(s, told, data);
+    emulator::inCallback = false;
+  };
+  const char* late = std::getenv("EMULATED_LATE");
+  if (late == nullptr) return call(), cudaSuccess;
+  std::thread([call, wait = std::chrono::milliseconds(std::atoi(late))] {
+    std::this_thread::sleep_for(wait);
+    call();
+  }).detach();
   return cudaSuccess;
 }
 /** On a thread of its own, out of the stream's order: it may wait for the host, which here is the device, too. */
@@ -103,12 +135,16 @@ inline cudaError_t cudaEventDestroy(cudaEvent_t e) {
   EMULATED_CALL;
   return delete e, cudaSuccess;
 }
-inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) {
+inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
   EMULATED_CALL;
-  return e->time = std::chrono::steady_clock::now(), cudaSuccess;
+  const CUgraph_st* const capture = emulator::captureOf(s);
+  *e = {std::chrono::steady_clock::now(), s, capture == nullptr ? 0 : capture->number};
+  return cudaSuccess;
 }
-inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
+inline cudaError_t cudaEventSynchronize(cudaEvent_t e) {
   EMULATED_UNSAFE;
+  if (e->capture != 0) return cudaErrorCapturedEvent;
+  emulator::noteWait("host", e);
   return cudaSuccess;
 }
 inline cudaError_t cudaEventQuery(cudaEvent_t) {
@@ -131,7 +167,8 @@ inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream
 
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode mode) {
   EMULATED_CALL;
-  s->capturing = new CUgraph_st{{}, mode};
+  static std::atomic<uint64_t> last{0};
+  s->capturing = new CUgraph_st{{}, mode, ++last};
   emulator::captures.push_back(s->capturing);
   emulator::globalCaptures += mode == cudaStreamCaptureModeGlobal;
   return cudaSuccess;

@@ -22,6 +22,7 @@ enum cudaError_t {
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
   cudaErrorInsufficientDriver = 35,
+  cudaErrorInvalidDeviceFunction = 98,
   cudaErrorInvalidDevice = 101,
   cudaErrorDeviceUninitialized = 201,
   cudaErrorInvalidResourceHandle = 400,
@@ -33,6 +34,8 @@ enum cudaError_t {
   cudaErrorNotSupported = 801,
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureInvalidated = 901,
+  cudaErrorStreamCaptureIsolation = 905,
+  cudaErrorCapturedEvent = 907,
 };
 namespace emulator {
 /** Whether the thread runs a callback of a stream, which may call nothing of CUDA. */
@@ -81,6 +84,7 @@ inline const char* cudaGetErrorName(cudaError_t e) {
     EMULATED_NAME(cudaErrorMemoryAllocation)
     EMULATED_NAME(cudaErrorInvalidConfiguration)
     EMULATED_NAME(cudaErrorInsufficientDriver)
+    EMULATED_NAME(cudaErrorInvalidDeviceFunction)
     EMULATED_NAME(cudaErrorInvalidDevice)
     EMULATED_NAME(cudaErrorDeviceUninitialized)
     EMULATED_NAME(cudaErrorInvalidResourceHandle)
@@ -92,6 +96,8 @@ inline const char* cudaGetErrorName(cudaError_t e) {
     EMULATED_NAME(cudaErrorNotSupported)
     EMULATED_NAME(cudaErrorStreamCaptureUnsupported)
     EMULATED_NAME(cudaErrorStreamCaptureInvalidated)
+    EMULATED_NAME(cudaErrorStreamCaptureIsolation)
+    EMULATED_NAME(cudaErrorCapturedEvent)
 #undef EMULATED_NAME
   }
   return "cudaErrorUnknown";
