@@ -73,9 +73,9 @@ describe('lib', () => {
 
   /** A layer imports itself and the layers before it. */
   const layers = [
-    ['platform'],
+    ['platform', 'copies'],
     ['errors'],
-    ['options', 'files', 'signals', 'clock'],
+    ['package', 'options', 'files', 'signals', 'clock'],
     ['native'],
     ['devices'],
     ['tensor'],

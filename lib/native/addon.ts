@@ -1,5 +1,8 @@
 import { join } from 'node:path';
+import { shared } from '../copies';
 import { reasonOf, ScoreSdeError, type ErrorCode } from '../errors';
+import { isInlined, unpacked } from '../files';
+import { inlinedError } from '../package';
 import type { Native } from './abi';
 
 const root = join(__dirname, '..', '..');
@@ -7,9 +10,20 @@ const root = join(__dirname, '..', '..');
 // eslint-disable-next-line @typescript-eslint/no-require-imports
 const nodeGypBuild = require('node-gyp-build') as ((dir: string) => Native) & { resolve(dir: string): string };
 
+/** The folder that holds the addon: in an archive of Electron the unpacked one, if it is there. */
+function folder(): string {
+  const beside = unpacked(root);
+  try {
+    if (beside !== root) nodeGypBuild.resolve(beside);
+    return beside;
+  } catch {
+    return root; // other files alone are unpacked
+  }
+}
+
 /** The file that the addon is loaded from. */
 export function nativePath(): string {
-  return nodeGypBuild.resolve(root);
+  return nodeGypBuild.resolve(folder());
 }
 
 /** Why Node's permission model keeps the addon from being loaded, and what allows it; undefined where it does not. */
@@ -24,11 +38,14 @@ function deniedBy(cause: unknown): string | undefined {
 
 function load(): Native {
   try {
-    return nodeGypBuild(root);
+    const place = folder();
+    // Tools that trace files (@vercel/nft) find the binary by such a call with a path from __dirname.
+    return place === root ? nodeGypBuild(root) : nodeGypBuild(place);
   } catch (cause) {
     const denied = deniedBy(cause);
     if (denied !== undefined)
       throw new ScoreSdeError('ERR_NATIVE', `score-sde cannot load its addon: ${denied}`, { cause });
+    if (isInlined()) throw inlinedError(cause);
     throw new ScoreSdeError(
       'ERR_NATIVE',
       `score-sde has no working binary for ${process.platform}-${process.arch}; ` +
@@ -76,6 +93,10 @@ function guard(call: AnyFunction, isAsync: boolean): AnyFunction {
 
 warnOfThreads(process.env.SCORE_SDE_NUM_THREADS);
 
+/** The addon as this thread has loaded it. Copies of the package may have the same. */
+export const addon = load();
+addon.sharePools(shared('pools.1', () => addon.sharePools()));
+
 export const native = Object.fromEntries(
-  Object.entries(load()).map(([name, call]) => [name, guard(call as AnyFunction, name.endsWith('Async'))]),
+  Object.entries(addon).map(([name, call]) => [name, guard(call as AnyFunction, name.endsWith('Async'))]),
 ) as unknown as Native;
