@@ -8,10 +8,11 @@
  */
 export function shared<T extends object>(name: string, make: () => T): T {
   const key = Symbol.for(`score-sde.${name}`);
-  const found = (globalThis as unknown as Record<symbol, T | undefined>)[key];
-  if (found !== undefined) return found;
-  const value = make();
-  // Where the global object is frozen, each copy keeps its own.
-  Reflect.defineProperty(globalThis, key, { value, configurable: true });
-  return value;
+  const found = (globalThis as unknown as Record<symbol, (() => T) | undefined>)[key];
+  if (found !== undefined) return found();
+  const made = make();
+  // Behind a function: at the end of a test file jest goes through the global object and takes the properties off all values
+  // that it reaches. Where the global object is frozen, each copy keeps its own.
+  Reflect.defineProperty(globalThis, key, { value: () => made, configurable: true });
+  return made;
 }

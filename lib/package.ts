@@ -15,7 +15,7 @@ export function inlinedError(cause?: unknown): ScoreSdeError {
     `score-sde is inlined in a bundle (${file}), away from its binary and its models; mark score-sde as external: ` +
       "serverExternalPackages: ['score-sde'] in Next.js, external in esbuild and rollup, externals in webpack, ssr.external in " +
       `vite, --external in ncc (${deployingPage})`,
-    { cause },
+    cause === undefined ? undefined : { cause },
   );
 }
 
