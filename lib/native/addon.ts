@@ -6,6 +6,22 @@ import { inlinedError } from '../package';
 import type { Native } from './abi';
 
 const root = join(__dirname, '..', '..');
+
+/** Whether Node's permission model denies this process to read a path. */
+function isDenied(path: string): boolean {
+  // @types/node has it from Node.js 22 on.
+  const { permission } = process as { permission?: { has(scope: string, reference: string): boolean } };
+  return permission !== undefined && !permission.has('fs.read', path);
+}
+
+const denied = (why: string, cause?: unknown) =>
+  new ScoreSdeError('ERR_NATIVE', `score-sde cannot load its addon: ${why}`, { cause });
+const deniedPath = (path: string) =>
+  `reading ${path} is denied to this process; node --allow-fs-read=${path} allows it`;
+
+// node-gyp-build asks for the C library by this file when it is loaded, and does not expect a refusal.
+const ofLibrary = '/etc/alpine-release';
+if (process.platform === 'linux' && !process.env.LIBC && isDenied(ofLibrary)) throw denied(deniedPath(ofLibrary));
 // The package ships no types, and a bundler must not follow it: it looks for binaries at run time.
 // eslint-disable-next-line @typescript-eslint/no-require-imports
 const nodeGypBuild = require('node-gyp-build') as ((dir: string) => Native) & { resolve(dir: string): string };
@@ -30,10 +46,7 @@ export function nativePath(): string {
 function deniedBy(cause: unknown): string | undefined {
   if ((cause as NodeJS.ErrnoException).code === 'ERR_DLOPEN_DISABLED')
     return 'addons are denied to this process; node --allow-addons allows them (and neither --no-addons nor its like may stand beside it)';
-  // @types/node has it from Node.js 22 on.
-  const { permission } = process as { permission?: { has(scope: string, reference: string): boolean } };
-  if (permission === undefined || permission.has('fs.read', root)) return undefined;
-  return `reading ${root} is denied to this process; node --allow-fs-read=${root} allows it`;
+  return isDenied(root) ? deniedPath(root) : undefined;
 }
 
 function load(): Native {
@@ -42,9 +55,8 @@ function load(): Native {
     // Tools that trace files (@vercel/nft) find the binary by such a call with a path from __dirname.
     return place === root ? nodeGypBuild(root) : nodeGypBuild(place);
   } catch (cause) {
-    const denied = deniedBy(cause);
-    if (denied !== undefined)
-      throw new ScoreSdeError('ERR_NATIVE', `score-sde cannot load its addon: ${denied}`, { cause });
+    const why = deniedBy(cause);
+    if (why !== undefined) throw denied(why, cause);
     if (isInlined()) throw inlinedError(cause);
     throw new ScoreSdeError(
       'ERR_NATIVE',
