@@ -42,6 +42,9 @@ export class AbortError extends ScoreSdeError {
 /** The page that says how a network is exported, by its usual path from an application. Errors about networks that do not fit name it. */
 export const exportingPage = 'node_modules/score-sde/docs/exporting.md';
 
+/** The page on bundlers, Electron and other ways to ship an application, by its usual path. */
+export const deployingPage = 'node_modules/score-sde/docs/deploying.md';
+
 /** The message of a thrown value, on one line. The value need not be an Error. */
 export function reasonOf(thrown: unknown): string {
   const text = typeof thrown === 'object' && thrown !== null && 'message' in thrown ? thrown.message : thrown;

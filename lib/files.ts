@@ -1,6 +1,6 @@
 import { Buffer } from 'node:buffer';
 import { randomBytes } from 'node:crypto';
-import type { Stats } from 'node:fs';
+import { existsSync, readFileSync, type Stats } from 'node:fs';
 import {
   access,
   constants,
@@ -139,6 +139,25 @@ export async function assertWritable(file: string): Promise<void> {
       throw fail(`the folder ${folder} is not writable`);
     });
     return;
+  }
+}
+
+/**
+ * Where the system finds a file or folder that Electron's archive (app.asar) lists. What is unpacked lies in app.asar.unpacked;
+ * Electron's own `fs` goes there by itself, ONNX Runtime and the loader of libraries do not. Other paths stay.
+ */
+export function unpacked(path: string): string {
+  const beside = path.replace(/\.asar(?=[\\/])/, '.asar.unpacked');
+  return beside !== path && existsSync(beside) ? beside : path;
+}
+
+/** Whether a bundler has put this code elsewhere: then this package's folder is not around it. */
+export function isInlined(): boolean {
+  try {
+    const { name } = JSON.parse(readFileSync(join(__dirname, '..', 'package.json'), 'utf8')) as { name?: unknown };
+    return name !== 'score-sde';
+  } catch {
+    return true;
   }
 }
 

@@ -1,4 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
+// The first module to be loaded: it says so where a bundler has inlined the package.
+import './package';
 export { devices, getNumThreads, setNumThreads, type DeviceInfo } from './devices';
 export { AbortError, ScoreSdeError, type ErrorCode } from './errors';
 export { toPng, type PngOptions } from './image/png';

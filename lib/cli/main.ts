@@ -1,6 +1,4 @@
 #!/usr/bin/env node
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { Command, CommanderError, Option } from 'commander';
 import { gridNames } from '../solvers/grids';
 import type { BenchCommandOptions } from './bench';
@@ -8,12 +6,9 @@ import type { CompareOptions } from './compare';
 import type { DoctorOptions } from './doctor';
 import { exitCodeOf } from './interrupt';
 import { onLostOutput, warn } from './output';
+import { version } from '../package';
 import type { SampleOptions } from './sample';
 import { integer, integerList, integers, nonNegative, positive, seed, words } from './values';
-
-const { version } = JSON.parse(readFileSync(join(__dirname, '..', '..', 'package.json'), 'utf8')) as {
-  version: string;
-};
 
 const mostSteps = 2 ** 24;
 const label = '<n...>';

@@ -2,7 +2,9 @@ import { Buffer } from 'node:buffer';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { later } from '../clock';
+import { shared } from '../copies';
 import { reasonOf, ScoreSdeError } from '../errors';
+import { isInlined } from '../files';
 import type { Bytes } from '../platform';
 import { assertOptions, show } from '../options';
 import { operand } from '../tensor/operand';
@@ -36,7 +38,10 @@ export async function toPng(images: TensorLike, options: PngOptions = {}): Promi
   assertOptions(options, ['columns', 'scale']);
   const { dims } = operand(images, 'images');
   const { across, ...layout } = layoutOf(dims, options);
-  return encode({ ...layout, data: await pixelsOf(images, across) });
+  const picture = { ...layout, data: await pixelsOf(images, across) };
+  return encoder.encode(picture).catch((cause) => {
+    throw new ScoreSdeError('ERR_IO', `cannot encode the picture: ${reasonOf(cause)}`, { cause });
+  });
 }
 
 /** How images of `dims` lie in a picture, before it is enlarged. ERR_SHAPE, ERR_RANGE. */
@@ -80,8 +85,11 @@ interface Reply {
 /** How long the thread waits for another picture, in milliseconds. */
 const patience = 1000;
 
+/** One thread encodes for all copies of the package. It rejects with the cause, of which each copy makes its own error. */
+const encoder = shared('png.1', () => ({ encode }));
+
 /** Compression takes milliseconds to seconds, so a thread does it. It ends when it has had nothing to do for a while. */
-let encoder: Promise<Worker | undefined> | undefined;
+let running: Promise<Worker | undefined> | undefined;
 const waiting = new Map<number, { resolve: (file: Bytes) => void; reject: (error: Error) => void }>();
 let pictures = 0;
 let stopLater = () => {};
@@ -90,27 +98,19 @@ async function encode(picture: Picture): Promise<Bytes> {
   const id = pictures++;
   stopLater();
   const settled = new Promise<Bytes>((resolve, reject) => waiting.set(id, { resolve, reject }));
-  const thread = await (encoder ??= start());
+  const thread = await (running ??= start());
   if (thread === undefined) {
     waiting.delete(id);
-    return encodedHere(picture);
+    return encodePng(picture) as Bytes; // on this thread, which is busy meanwhile
   }
   thread.ref();
   thread.postMessage({ id, ...picture }, [picture.data.buffer]);
   return settled;
 }
 
-/** On this thread, which is busy meanwhile. */
-function encodedHere(picture: Picture): Bytes {
-  try {
-    return encodePng(picture) as Bytes;
-  } catch (cause) {
-    throw failure(cause);
-  }
-}
-
-/** The thread, once it takes pictures; undefined where none can be had: the permission model may deny it. */
+/** The thread, once it takes pictures; undefined where none can be had: the permission model may deny it, a bundle has no file of it. */
 function start(): Promise<Worker | undefined> {
+  if (isInlined()) return Promise.resolve(undefined);
   return new Promise((resolve) => {
     let thread: Worker;
     try {
@@ -130,14 +130,15 @@ function start(): Promise<Worker | undefined> {
       waiting.delete(id);
       if (waiting.size === 0) rest(thread);
       if (file) made(Buffer.from(file.buffer, file.byteOffset, file.byteLength));
-      else reject(failure(error));
+      else reject(error!);
     });
     thread.on('error', (error) => (cause = error));
     thread.on('exit', (code) => {
-      encoder = undefined;
+      running = undefined;
       // One that never began took no picture.
       if (!isReady) return resolve(undefined);
-      for (const { reject } of waiting.values()) reject(failure(cause ?? `its thread ended with code ${code}`));
+      for (const { reject } of waiting.values())
+        reject((cause as Error | undefined) ?? new Error(`its thread ended with code ${code}`));
       waiting.clear();
     });
   });
@@ -147,12 +148,8 @@ function start(): Promise<Worker | undefined> {
 function rest(thread: Worker): void {
   thread.unref();
   stopLater = later(patience, () => {
-    encoder = undefined;
+    running = undefined;
     thread.removeAllListeners('exit'); // by then another thread may be at work
     void thread.terminate();
   });
-}
-
-function failure(cause: unknown): ScoreSdeError {
-  return new ScoreSdeError('ERR_IO', `cannot encode the picture: ${reasonOf(cause)}`, { cause });
 }

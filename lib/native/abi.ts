@@ -216,6 +216,8 @@ export interface Native {
   /** Gives the session back once no run uses it. */
   releaseNetworkAsync(network: Network): Promise<void>;
 
+  /** The pools of threads in use, for other copies of the addon. `pools` are taken if this copy has used none yet. */
+  sharePools(pools?: object): object;
   getNumThreads(): number;
   setNumThreads(count: number): void;
   /** Bytes a second of STREAM's copy and triad over float32 arrays of that length. */

@@ -1,34 +1,63 @@
 import { join } from 'node:path';
+import { shared } from '../copies';
 import { reasonOf, ScoreSdeError, type ErrorCode } from '../errors';
+import { isInlined, unpacked } from '../files';
+import { inlinedError } from '../package';
 import type { Native } from './abi';
 
 const root = join(__dirname, '..', '..');
+
+/** Whether Node's permission model denies this process to read a path. */
+function isDenied(path: string): boolean {
+  // @types/node has it from Node.js 22 on.
+  const { permission } = process as { permission?: { has(scope: string, reference: string): boolean } };
+  return permission !== undefined && !permission.has('fs.read', path);
+}
+
+const denied = (why: string, cause?: unknown) =>
+  new ScoreSdeError('ERR_NATIVE', `score-sde cannot load its addon: ${why}`, { cause });
+const deniedPath = (path: string) =>
+  `reading ${path} is denied to this process; node --allow-fs-read=${path} allows it`;
+
+// node-gyp-build asks for the C library by this file when it is loaded, and does not expect a refusal.
+const ofLibrary = '/etc/alpine-release';
+if (process.platform === 'linux' && !process.env.LIBC && isDenied(ofLibrary)) throw denied(deniedPath(ofLibrary));
 // The package ships no types, and a bundler must not follow it: it looks for binaries at run time.
 // eslint-disable-next-line @typescript-eslint/no-require-imports
 const nodeGypBuild = require('node-gyp-build') as ((dir: string) => Native) & { resolve(dir: string): string };
 
+/** The folder that holds the addon: in an archive of Electron the unpacked one, if it is there. */
+function folder(): string {
+  const beside = unpacked(root);
+  try {
+    if (beside !== root) nodeGypBuild.resolve(beside);
+    return beside;
+  } catch {
+    return root; // other files alone are unpacked
+  }
+}
+
 /** The file that the addon is loaded from. */
 export function nativePath(): string {
-  return nodeGypBuild.resolve(root);
+  return nodeGypBuild.resolve(folder());
 }
 
 /** Why Node's permission model keeps the addon from being loaded, and what allows it; undefined where it does not. */
 function deniedBy(cause: unknown): string | undefined {
   if ((cause as NodeJS.ErrnoException).code === 'ERR_DLOPEN_DISABLED')
     return 'addons are denied to this process; node --allow-addons allows them (and neither --no-addons nor its like may stand beside it)';
-  // @types/node has it from Node.js 22 on.
-  const { permission } = process as { permission?: { has(scope: string, reference: string): boolean } };
-  if (permission === undefined || permission.has('fs.read', root)) return undefined;
-  return `reading ${root} is denied to this process; node --allow-fs-read=${root} allows it`;
+  return isDenied(root) ? deniedPath(root) : undefined;
 }
 
 function load(): Native {
   try {
-    return nodeGypBuild(root);
+    const place = folder();
+    // Tools that trace files (@vercel/nft) find the binary by such a call with a path from __dirname.
+    return place === root ? nodeGypBuild(root) : nodeGypBuild(place);
   } catch (cause) {
-    const denied = deniedBy(cause);
-    if (denied !== undefined)
-      throw new ScoreSdeError('ERR_NATIVE', `score-sde cannot load its addon: ${denied}`, { cause });
+    const why = deniedBy(cause);
+    if (why !== undefined) throw denied(why, cause);
+    if (isInlined()) throw inlinedError(cause);
     throw new ScoreSdeError(
       'ERR_NATIVE',
       `score-sde has no working binary for ${process.platform}-${process.arch}; ` +
@@ -76,6 +105,10 @@ function guard(call: AnyFunction, isAsync: boolean): AnyFunction {
 
 warnOfThreads(process.env.SCORE_SDE_NUM_THREADS);
 
+/** The addon as this thread has loaded it. Copies of the package may have the same. */
+export const addon = load();
+addon.sharePools(shared('pools.1', () => addon.sharePools()));
+
 export const native = Object.fromEntries(
-  Object.entries(load()).map(([name, call]) => [name, guard(call as AnyFunction, name.endsWith('Async'))]),
+  Object.entries(addon).map(([name, call]) => [name, guard(call as AnyFunction, name.endsWith('Async'))]),
 ) as unknown as Native;

@@ -1,6 +1,7 @@
+import { shared } from '../copies';
 import { ScoreSdeError } from '../errors';
 import { type Order } from './abi';
-import { native } from './addon';
+import { addon, native } from './addon';
 
 /** The memory that an operation reads and writes, by the buffers it lies in (see bufferOf in ./memory). */
 export interface Access {
@@ -12,8 +13,9 @@ export interface Access {
 interface Work {
   /** Of its end, good or bad. */
   done: Promise<void>;
-  /** Its number, where the addon has it: then other calls there can come after it. */
+  /** Its number, where the addon has it: then other calls of that addon can come after it. */
   call: number | undefined;
+  addon: object;
 }
 
 interface Pending {
@@ -21,7 +23,9 @@ interface Pending {
   writer?: Work | undefined;
 }
 
-const pending = new WeakMap<object, Pending>();
+/** All copies of the package in the process work on the same memory. */
+const state = shared('order.1', () => ({ pending: new WeakMap<object, Pending>(), inFlight: 0 }));
+const { pending } = state;
 
 /** What must end before `access` may begin. */
 function blockers({ reads, writes }: Access): Work[] {
@@ -64,26 +68,25 @@ function release(access: Access, work: Work): void {
 
 /** Calls that may wait or run at once: each holds its tensors, so a caller who never awaits would fill the memory. */
 const maxInFlight = 2 ** 14;
-let inFlight = 0;
 
 /** Whether so many calls are under way that none should be made before it is needed. */
 export function isCrowded(): boolean {
-  return inFlight > maxInFlight / 8;
+  return state.inFlight > maxInFlight / 8;
 }
 
 /** ERR_BUSY where too many asynchronous calls are under way. */
 export function assertRoom(method: string): void {
-  if (inFlight >= maxInFlight)
+  if (state.inFlight >= maxInFlight)
     throw new ScoreSdeError(
       'ERR_BUSY',
-      `${method} must wait: ${inFlight} asynchronous calls are under way; await some first`,
+      `${method} must wait: ${state.inFlight} asynchronous calls are under way; await some first`,
     );
 }
 
 /** Counts work until it ends, among what is under way. */
 export function counted<T>(work: Promise<T>): Promise<T> {
-  inFlight++;
-  const end = () => void inFlight--;
+  state.inFlight++;
+  const end = () => void state.inFlight--;
   work.then(end, end);
   return work;
 }
@@ -95,7 +98,7 @@ export function counted<T>(work: Promise<T>): Promise<T> {
  */
 export function inOrder<T>(access: Access, start: (order: Order) => Promise<T>, isCall = false): Promise<T> {
   const before = blockers(access);
-  const after = before.flatMap(({ call }) => call ?? []);
+  const after = before.flatMap((work) => (work.addon === addon ? (work.call ?? []) : []));
   const call = isCall && after.length === before.length ? native.nextCall() : undefined;
   const waits = call === undefined && before.length > 0;
   const result = counted(
@@ -104,7 +107,7 @@ export function inOrder<T>(access: Access, start: (order: Order) => Promise<T>, 
       : start(call === undefined ? [] : [call, ...after]),
   );
   const end = () => release(access, work);
-  const work: Work = { call, done: result.then(end, end) };
+  const work: Work = { call, addon, done: result.then(end, end) };
   register(access, work);
   return result;
 }

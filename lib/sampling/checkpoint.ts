@@ -1,8 +1,7 @@
 import { Buffer } from 'node:buffer';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { ScoreSdeError, reasonOf } from '../errors';
 import { isPlainObject, show } from '../options';
+import { version as packageVersion } from '../package';
 import { dataRangeOf, type ModelInputs } from '../models/model';
 import { Generator } from '../random/generator';
 import { solverOf } from '../solvers';
@@ -70,7 +69,7 @@ export function encode(checkpoint: Checkpoint): Uint8Array {
   const texts = Object.entries(metadata).map(([key, value]) => [key, JSON.stringify(value)]);
   return writeSafetensors({
     tensors,
-    metadata: { format, package: packageVersion(), ...(Object.fromEntries(texts) as Record<string, string>) },
+    metadata: { format, package: packageVersion, ...(Object.fromEntries(texts) as Record<string, string>) },
   });
 }
 
@@ -147,11 +146,6 @@ export function decode(bytes: Uint8Array): Checkpoint {
     base: isMeasured ? needed('base') : floats('base'),
     low: isMeasured ? needed('low') : floats('low'),
   };
-}
-
-function packageVersion(): string {
-  const file = join(__dirname, '..', '..', 'package.json');
-  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
 }
 
 function float32(data: Float32Array, shape: readonly number[]): Stored {

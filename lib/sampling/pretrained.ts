@@ -2,7 +2,8 @@ import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { exportingPage, ScoreSdeError } from '../errors';
 import { givenOptions, show } from '../options';
-import { isFile, isFolder, readHead, readTextIfFile, standIn } from '../files';
+import { isFile, isFolder, isInlined, readHead, readTextIfFile, standIn, unpacked } from '../files';
+import { inlinedError } from '../package';
 import { parseJson } from '../scheduler/python-json';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import { assertContained } from './containment';
@@ -63,11 +64,13 @@ export const networkOf = (folder: string): string => join(folder, 'unet', 'model
 export async function loadPretrained(dir: unknown, options: OnnxModelOptions): Promise<Pretrained> {
   const folder = folderOf(dir);
   const expected = `expected a pipeline's folder, or one of the built-in models (${Object.keys(builtIn).join(', ')})`;
-  if (!(await isFolder(folder)))
+  if (!(await isFolder(folder))) {
+    if (folder !== dir && isInlined()) throw inlinedError();
     throw new ScoreSdeError(
       'ERR_CONFIG',
       `${folder} is no folder: ${expected}; nothing is downloaded, and ${exportingPage} says how to make a folder of a checkpoint`,
     );
+  }
   await assertContained(folder);
   const index = await readObject<{ _class_name?: unknown }>(join(folder, 'model_index.json'));
   if (index === undefined) throw new ScoreSdeError('ERR_CONFIG', `${folder} holds no model_index.json: ${expected}`);
@@ -108,7 +111,7 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
 
 /** The first of the files that is there; the first of all if none is. */
 async function firstFile(usual: string, other: string): Promise<string> {
-  return !(await isFile(usual)) && (await isFile(other)) ? other : usual;
+  return !(await isFile(unpacked(usual))) && (await isFile(unpacked(other))) ? other : usual;
 }
 
 /** The error that names a file of a network's weights in whose place another has come, where `cause` says that weights were not read. */

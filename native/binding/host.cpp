@@ -84,6 +84,25 @@ Napi::Value setNumThreads(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+/// Marks the value that stands for pools. The last word tells compilers apart whose virtual functions lie otherwise.
+#if defined(_MSC_VER)
+constexpr napi_type_tag kPoolsTag = {0x5d0e'c5de'900f'5001 + Pools::kVersion, 1};
+#else
+constexpr napi_type_tag kPoolsTag = {0x5d0e'c5de'900f'5001 + Pools::kVersion, 0};
+#endif
+
+/// The pools in use, as a value for other copies of the addon. Those of another copy are taken in place of new ones.
+Napi::Value sharePools(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  bool fits = false;
+  if (info[0].IsExternal() && napi_check_object_type_tag(env, info[0], &kPoolsTag, &fits) == napi_ok && fits)
+    Pools::share(*info[0].As<Napi::External<Pools>>().Data());
+  const auto pools = Napi::External<Pools>::New(env, &Pools::ofProcess());
+  // Without its mark no copy takes it.
+  napi_type_tag_object(env, pools, &kPoolsTag);
+  return pools;
+}
+
 Napi::Value streamRateOf(const Napi::CallbackInfo& info) {
   Args args(info);
   cpu::StreamRate rate;
@@ -140,6 +159,7 @@ void exportHost(Exports& exports) {
   exports.add("torchStateIsSound", torchStateIsSoundOf);
   exports.add("philoxWords", philoxWords);
   exports.add("nextCall", nextCall);
+  exports.add("sharePools", sharePools);
   exports.add("getNumThreads", getNumThreads);
   exports.add("setNumThreads", setNumThreads);
   exports.add("streamRate", streamRateOf);

@@ -20,19 +20,7 @@
 namespace score_sde::binding {
 namespace {
 
-/// The threads of network runs. They are not the kernels' threads: a run mostly waits for ONNX Runtime's own threads,
-/// and the kernels must not wait for it. As many as cores, so that no more runs hold memory than can proceed; at least
-/// two, so that one long run does not delay all others.
-ThreadPool& runners() {
-  static auto* const pool = new ThreadPool(std::max(2, ThreadPool::defaultThreads()));
-  return *pool;
-}
-
-/// The threads that load networks. Loading takes seconds, and runs must not wait for it.
-ThreadPool& loaders() {
-  static auto* const pool = new ThreadPool(2);
-  return *pool;
-}
+ThreadPool& runners() { return *Pools::ofProcess().runs; }
 
 class RunCall;
 
@@ -311,7 +299,7 @@ template <class Call>
 Napi::Value async(const Napi::CallbackInfo& info) {
   Args args(info, true);
   auto call = std::make_unique<Call>(args);
-  return AsyncCall::start(info.Env(), std::move(call), args.held(), &loaders());
+  return AsyncCall::start(info.Env(), std::move(call), args.held(), Pools::ofProcess().loads);
 }
 
 Napi::Value runNetworkAsync(const Napi::CallbackInfo& info) {

@@ -27,6 +27,9 @@ constexpr int kMaxThreads = 1024;
 /// The pool that this thread is a worker of.
 thread_local ThreadPool* ownPool = nullptr;
 
+/// The process's pools, once they are known.
+std::atomic<Pools*> inUse{nullptr};
+
 /// The CPUs that one folder of a cgroup hierarchy (v2 or v1) allows; infinity if it sets no quota.
 double cgroupQuota(const std::string& folder) {
   double quota = 0, period = 0;
@@ -96,12 +99,24 @@ int ThreadPool::defaultThreads() {
   return availableCpus();
 }
 
-ThreadPool& ThreadPool::instance() {
-  static ThreadPool* const pool = new ThreadPool(defaultThreads());
-  return *pool;
+Pools& Pools::ofProcess() {
+  if (Pools* const pools = inUse.load(std::memory_order_acquire)) return *pools;
+  const int threads = ThreadPool::defaultThreads();
+  static auto* const own = new Pools{new ThreadPool(threads), new ThreadPool(std::max(2, threads)), new ThreadPool(2)};
+  share(*own);
+  return *inUse.load(std::memory_order_acquire);
 }
 
-ThreadPool* ThreadPool::current() { return ownPool; }
+void Pools::share(Pools& others) {
+  Pools* none = nullptr;
+  inUse.compare_exchange_strong(none, &others, std::memory_order_acq_rel);
+}
+
+ThreadPool& ThreadPool::instance() { return *Pools::ofProcess().kernels; }
+
+ThreadPool* ThreadPool::current() { return instance().workersPool(); }
+
+ThreadPool* ThreadPool::workersPool() const { return ownPool; }
 
 int ThreadPool::runningTasks() {
   std::lock_guard lock(mutex_);

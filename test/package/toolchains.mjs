@@ -84,7 +84,12 @@ const quiet = /install script|allow-scripts|approve-builds|ERR_PNPM|ignored buil
 const managers = {
   npm: { install: [['npm', 'install', ...wanted]], node },
   'npm --ignore-scripts': { install: [['npm', 'install', '--ignore-scripts', ...wanted]], node },
-  pnpm: { install: [npx('pnpm@latest', 'add', ...wanted)], node },
+  // onnxruntime-node's own script is refused, which pnpm wants to be told.
+  pnpm: {
+    files: { 'pnpm-workspace.yaml': 'allowBuilds:\n  onnxruntime-node: false\n' },
+    install: [npx('pnpm@latest', 'add', ...wanted)],
+    node,
+  },
   'yarn 1': { install: [npx('yarn@1', 'add', ...wanted)], node },
   'yarn berry, node_modules': {
     files: { '.yarnrc.yml': 'nodeLinker: node-modules\n', 'yarn.lock': '' },

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { ScoreSdeError } from '../../errors';
+import { unpacked } from '../../files';
 import { show } from '../../options';
 
 /** The place of ONNX Runtime's shared library. */
@@ -26,7 +27,7 @@ export function findLibrary(libraryPath?: string): LibraryPlace {
   if (libraryPath !== undefined && (typeof libraryPath !== 'string' || libraryPath === ''))
     throw new ScoreSdeError('ERR_CONFIG', `libraryPath must be the path of a library, got ${show(libraryPath)}`);
   const named = libraryPath === undefined ? process.env.SCORE_SDE_ONNXRUNTIME : libraryPath;
-  if (named) return { path: resolve(named), shared: false };
+  if (named) return { path: unpacked(resolve(named)), shared: false };
   const application = process.argv[1] === undefined ? process.cwd() : dirname(process.argv[1]);
   for (const from of [application, __dirname]) {
     const path = libraryOf(from);
@@ -38,16 +39,21 @@ export function findLibrary(libraryPath?: string): LibraryPlace {
 /** The library in the onnxruntime-node that a module in `from` would load. */
 function libraryOf(from: string): string | undefined {
   try {
-    const bin = join(dirname(require.resolve('onnxruntime-node/package.json', { paths: [from] })), 'bin');
-    // One folder a version of Node-API, as napi-v6; the newest first.
-    const numberOf = (name: string) => Number(name.replace('napi-v', ''));
-    for (const api of readdirSync(bin).sort((a, b) => numberOf(b) - numberOf(a))) {
-      const folder = join(bin, api, process.platform, process.arch);
-      const file = existsSync(folder) && readdirSync(folder).find((name) => names[process.platform]?.test(name));
-      if (file) return join(folder, file);
-    }
+    // The literal name of the main file: tools that trace files (@vercel/nft) then copy the libraries, too; bundlers copy nothing.
+    const bin = join(dirname(require.resolve('onnxruntime-node', { paths: [from] })), '..', 'bin');
+    return libraryIn(unpacked(bin)) ?? libraryIn(bin);
   } catch {
-    // Not installed, or not for this platform.
+    return undefined; // not installed, or not for this platform
+  }
+}
+
+function libraryIn(bin: string): string | undefined {
+  // One folder a version of Node-API, as napi-v6; the newest first.
+  const numberOf = (name: string) => Number(name.replace('napi-v', ''));
+  for (const api of readdirSync(bin).sort((a, b) => numberOf(b) - numberOf(a))) {
+    const folder = join(bin, api, process.platform, process.arch);
+    const file = existsSync(folder) && readdirSync(folder).find((name) => names[process.platform]?.test(name));
+    if (file) return unpacked(join(folder, file));
   }
   return undefined;
 }

@@ -1,5 +1,6 @@
 import { getNumThreads, resolveDevice } from '../../devices';
 import { reasonOf, ScoreSdeError } from '../../errors';
+import { unpacked } from '../../files';
 import { assertFunction, assertOptions, assertSignal, isPlainObject, show } from '../../options';
 import { deviceIndex } from '../../native/memory';
 import { sizeOfDims, unfixed } from '../../tensor/data';
@@ -191,7 +192,7 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions): Set
   return {
     dataRange: dataRangeOf(options.dataRange),
     source: {
-      path: given ? undefined : (pathOrBytes as string),
+      path: given ? undefined : unpacked(pathOrBytes as string),
       bytes: given && own(given),
       size: given?.length,
       external,
