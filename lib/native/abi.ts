@@ -241,7 +241,7 @@ export interface Native {
   deviceDoneAsync(device: number): Promise<void>;
   /** A mark of so many rows. */
   deviceMark(device: number, rows: number): { handle: DeviceHandle; mark: object };
-  /** The rows' words as the device last told them, without waiting; 2^32 - 1 in a row without any. Has them told again. */
+  /** The rows' words by now, without waiting: the least index of a call that had a value that is not finite, or 2^32 - 1. */
   deviceMarkSeen(mark: object): Uint32Array;
   deviceStream(device: number): bigint;
   /** What is enqueued from now on comes after what is on `stream` now; the other way round. */

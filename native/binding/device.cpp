@@ -212,11 +212,20 @@ Napi::Value doneAsync(const Napi::CallbackInfo& info) {
                           Napi::Array::New(info.Env()));
 }
 
-/// Where the device notes, for each row, the first call whose result was not finite, and what of that is known.
+/// Where the device notes, for each row, the first call whose result was not finite.
 struct Mark {
-  DeviceMemory memory;
+  std::shared_ptr<const uint32_t> words;
   size_t rows;
-  std::shared_ptr<const uint32_t> seen;
+};
+
+/// The words of a mark as memory that kernels write.
+class MarkMemory final : public cuda::Buffer {
+ public:
+  MarkMemory(std::shared_ptr<uint32_t> words, size_t rows, int device)
+      : Buffer(words.get(), rows * sizeof(uint32_t), device), words_(std::move(words)) {}
+
+ private:
+  const std::shared_ptr<uint32_t> words_;
 };
 
 /// deviceMark(device, rows): { handle, mark }, the memory to give to steps and what deviceMarkSeen reads.
@@ -226,27 +235,23 @@ Napi::Value mark(const Napi::CallbackInfo& info) {
   auto context = contextOf(env, args.count<int>());
   const size_t rows = args.count<uint32_t>();
   if (rows == 0) fail(env, Status::error("ERR_NATIVE", "expected rows to mark"));
-  const size_t bytes = rows * sizeof(uint32_t);
-  std::shared_ptr<cuda::Buffer> words;
-  check(env, context->allocate(bytes, words));
-  check(env, context->fill(words->data, 0xff, bytes));  // UINT32_MAX, for none
-  auto* const kept = new Mark{{context, words}, rows, nullptr};
+  std::shared_ptr<uint32_t> words;
+  check(env, context->words(rows, words));
+  auto memory = std::make_shared<MarkMemory>(words, rows, context->device());
+  auto* const kept = new Mark{std::move(words), rows};
   Napi::Object result = Napi::Object::New(env);
   result.Set("mark", Napi::External<Mark>::New(env, kept, [](Napi::Env, Mark* m) { delete m; }));
-  result.Set("handle", wrapMemory(env, std::move(context), std::move(words)));
+  result.Set("handle", wrapMemory(env, std::move(context), std::move(memory)));
   return result;
 }
 
-/// deviceMarkSeen(mark): what was known when the stream last passed here, and has it looked at again. Waits for
-/// nothing.
+/// deviceMarkSeen(mark): what is known by now. Waits for nothing.
 Napi::Value markSeen(const Napi::CallbackInfo& info) {
   Args args(info);
-  Mark& mark = *args.external<Mark>();
+  const Mark& mark = *args.external<Mark>();
   Napi::Uint32Array known = Napi::Uint32Array::New(info.Env(), mark.rows);
-  const volatile uint32_t* const words = mark.seen.get();
-  for (size_t row = 0; row < mark.rows; ++row) known[row] = words == nullptr ? UINT32_MAX : words[row];
-  const auto* const first = static_cast<const uint32_t*>(mark.memory.buffer->data);
-  check(info.Env(), mark.memory.context->publish(first, mark.rows, mark.seen));
+  const volatile uint32_t* const words = mark.words.get();
+  for (size_t row = 0; row < mark.rows; ++row) known[row] = words[row];
   return known;
 }
 

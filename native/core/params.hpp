@@ -48,8 +48,8 @@ struct Noise {
   size_t streams() const { return device ? deviceStreams : kind == Kind::Philox ? philox.size() : torch.size(); }
 };
 
-/// Where a device notes results that are not finite: for each row the least index of a call that had one, in the
-/// device's memory. The CPU tells at once.
+/// Where a device notes results that are not finite: for each row the least index of a call that had one. Its steps on
+/// one mark are in order. The CPU tells at once.
 struct FiniteMark {
   uint32_t* first = nullptr;
   uint32_t index = 0;

@@ -14,11 +14,11 @@ inline namespace backend_parts {
 enum class How : uint8_t { Alone, Overlapping, Cooperative, Cluster };
 
 template <class Params>
-Status launch(void (*kernel)(Params), size_t blocks, uint32_t threads, cudaStream_t stream, const Params& params,
+Status launch(void (*kernel)(Params), Grid grid, uint32_t threads, cudaStream_t stream, const Params& params,
               How how = How::Alone) {
-  if (blocks > kMaxBlocks) return Status::error("ERR_RANGE", "the batch is larger than one launch can be");
+  if (!grid.fits()) return Status::error("ERR_RANGE", "the batch is larger than one launch can be");
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.gridDim = dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z));
   config.blockDim = dim3(threads);
   config.stream = stream;
   cudaLaunchAttribute attribute = {};
@@ -32,17 +32,20 @@ Status launch(void (*kernel)(Params), size_t blocks, uint32_t threads, cudaStrea
     attribute.val.cooperative = 1;
   } else if (how == How::Cluster) {
     attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
+    attribute.val.clusterDim = {static_cast<unsigned>(grid.x), 1, 1};
   }
   return checked(cudaLaunchKernelEx(&config, kernel, params), "cudaLaunchKernelEx");
 }
 
-/// The launch shapes of rows of that shape.
+/// What rows of that shape are to the kernels; all operands are known by now.
 void setShape(StepArgs& args, Shape shape) {
   args.rows = shape.rows;
   args.cols = shape.cols;
-  args.blocksPerRow = static_cast<uint32_t>(updateBlocks(shape).perRow);
-  args.normBlocksPerRow = static_cast<uint32_t>(normBlocks(shape).perRow);
+  args.aligned = true;
+  eachView(args, [&](ConstView view) {
+    const auto address = reinterpret_cast<uintptr_t>(view.data);
+    args.aligned &= address % 16 == 0 && (shape.rows == 1 || shape.cols * sizeOf(view.type) % 16 == 0);
+  });
 }
 
 /// Loads a kernel's code now. CUDA does so at its first launch unless the environment says otherwise, and that may wait
@@ -112,14 +115,14 @@ Status CudaBackend::randn(const RandnParams& p) {
   TRY_ON_DEVICE(device_);
   StreamOperation call(*this);
   StepArgs args;
-  setShape(args, shape);
   args.out = p.out;
   args.drawn = p.noise.type;
+  setShape(args, shape);
   RowStep row;
   row.normals = RowStep::Normals::Drawn;
   row.e = p.scale;
   TRY_STATUS(call.rows({row}, nullptr, 0, p.noise, args.rowsOf));
-  return launch(storeOf(typesOf(args, true)), updateBlocks(shape).blocks, kThreads, stream_, args);
+  return launch(storeOf(typesOf(args, true)), updateGrid(shape), kThreads, stream_, args);
 }
 
 Status CudaBackend::step(const StepParams& p, std::vector<uint32_t>*) {
@@ -150,9 +153,9 @@ Status CudaBackend::step(const StepParams& p, std::vector<uint32_t>*) {
     const bool same = p.device == nullptr ? sameUpdates(p.rows) : p.deviceRows == 1;
     const Shape shape = joined(p.shape, p.noise, same);
     // Rows that are the same have one record, whose phase is the first row's.
-    if (shape.rows == 1) args.rowsOf.eachStep = false;
+    if (shape.rows == 1) args.rowsOf.stepBytes = 0;
     setShape(args, shape);
-    return launch(kernel, updateBlocks(shape).blocks, kThreads, stream_, args);
+    return launch(kernel, updateGrid(shape), kThreads, stream_, args);
   }
 
   const Shape shape = p.shape;
@@ -163,37 +166,37 @@ Status CudaBackend::step(const StepParams& p, std::vector<uint32_t>*) {
   const bool all = std::all_of(p.rows.begin(), p.rows.end(), measuresScore);
   if (const CorrectPlan plan = correctPlan(shape, traits_); all && plan.kind != CorrectPlan::Kind::Split) {
     if (plan.kind == CorrectPlan::Kind::Cluster)
-      return launch(correctWhole<ClusterBarrier>, plan.blocks, kWholeThreads, stream_, args, How::Cluster);
-    return launch(correctWhole<GridBarrier>, plan.blocks, kWholeThreads, stream_, args, How::Cooperative);
+      return launch(correctWhole<ClusterBarrier>, Grid{plan.blocks}, kWholeThreads, stream_, args, How::Cluster);
+    return launch(correctWhole<GridBarrier>, Grid{plan.blocks}, kWholeThreads, stream_, args, How::Cooperative);
   }
   TRY_STATUS(call.scratch(3 * shape.rows, args.measures.scoreNorms));
   args.measures.noiseNorms = args.measures.scoreNorms + shape.rows;
   args.measures.steps = args.measures.noiseNorms + shape.rows;
   TRY_STATUS(tickets_.take(2 * shape.rows, args.measures.tickets));
-  TRY_STATUS(launch(normsOf(types), normBlocks(shape).blocks, kThreads, stream_, args));
+  TRY_STATUS(launch(normsOf(types), normGrid(shape), kThreads, stream_, args));
   args.backwards = true;
   args.waits = traits_.major >= 9;
-  return launch(kernel, updateBlocks(shape).blocks, kThreads, stream_, args,
-                args.waits ? How::Overlapping : How::Alone);
+  return launch(kernel, updateGrid(shape), kThreads, stream_, args, args.waits ? How::Overlapping : How::Alone);
 }
 
 Status CudaBackend::clamp(const ClampParams& p) {
   TRY_ON_DEVICE(device_);
   if (p.count == 0) return {};
-  return launch(convertValues<true>, (p.count + kTile - 1) / kTile, kThreads, stream_, p);
+  return launch(convertValues<true>, Grid{(p.count + kTile - 1) / kTile}, kThreads, stream_, p);
 }
 
 Status CudaBackend::convert(ConstView in, View out, size_t count) {
   TRY_ON_DEVICE(device_);
   if (count == 0) return {};
-  return launch(convertValues<false>, (count + kTile - 1) / kTile, kThreads, stream_, ClampParams{count, in, out});
+  return launch(convertValues<false>, Grid{(count + kTile - 1) / kTile}, kThreads, stream_,
+                ClampParams{count, in, out});
 }
 
 Status CudaBackend::imageGrid(const ImageGridParams& p) {
   TRY_ON_DEVICE(device_);
   const size_t pixels = p.count * p.height * p.width;
   if (pixels == 0) return {};
-  return launch(cuda::imageGrid, (pixels + kThreads - 1) / kThreads, kThreads, stream_, p);
+  return launch(cuda::imageGrid, Grid{(pixels + kThreads - 1) / kThreads}, kThreads, stream_, p);
 }
 
 }  // namespace score_sde::cuda

@@ -13,13 +13,22 @@ inline namespace choice_parts {
 
 using StepKernel = void (*)(StepArgs);
 
+/// Shows see() each operand and result that is there.
+template <class See>
+void eachView(const StepArgs& p, See see) {
+  const auto show = [&](ConstView view) {
+    if (view.data != nullptr) see(view);
+  };
+  for (const ConstView view : {p.sample, p.output, p.base, p.given}) show(view);
+  for (const ConstView view : {ConstView(p.out), ConstView(p.mean), ConstView(p.pushed)}) show(view);
+  for (const ConstView view : p.history) show(view);
+}
+
 /// The type of all operands that are there, and of the normals that are drawn.
 inline Types typesOf(const StepArgs& p, bool draws) {
   const Dtype type = p.out.type;
   bool same = !draws || p.drawn == type || (p.drawn == Dtype::Float32 && type != Dtype::Float32);
-  const auto see = [&](ConstView view) { same &= view.data == nullptr || view.type == type; };
-  for (const ConstView view : {p.sample, p.output, p.base, p.given, ConstView(p.mean), ConstView(p.pushed)}) see(view);
-  for (const ConstView view : p.history) see(view);
+  eachView(p, [&](ConstView view) { same &= view.type == type; });
   return same ? static_cast<Types>(type) : Types::Mixed;
 }
 

@@ -70,13 +70,7 @@ class DeviceContext final : public Context {
   Status upload(void* to, const void* from, size_t bytes) override { return in_.upload(to, from, bytes); }
   Status download(void* to, const void* from, size_t bytes) override { return out_.download(to, from, bytes); }
 
-  Status publish(const uint32_t* words, size_t count, std::shared_ptr<const uint32_t>& seen) override {
-    TRY_ON_DEVICE(device());
-    if (seen == nullptr) TRY_STATUS(streams_->words(count, seen));
-    TRY_CUDA(cudaMemcpyAsync, const_cast<uint32_t*>(seen.get()), words, count * sizeof *words, cudaMemcpyDeviceToHost,
-             streams_->work);
-    return {};
-  }
+  Status words(size_t count, std::shared_ptr<uint32_t>& out) override { return streams_->words(count, out); }
 
   Status notify(void (*done)(void*, Status), void* data) override {
     struct Notice {

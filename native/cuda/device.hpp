@@ -42,9 +42,9 @@ class Context {
   virtual Status upload(void* to, const void* from, size_t bytes) = 0;
   /// To host memory. On any thread; waits for the copy, not for the stream: what is read must be complete.
   virtual Status download(void* to, const void* from, size_t bytes) = 0;
-  /// Copies words to pinned memory once the stream gets there; the host looks at that without waiting. `seen` is null
-  /// at first, when that memory is taken, and kept for further calls with as many words.
-  virtual Status publish(const uint32_t* words, size_t count, std::shared_ptr<const uint32_t>& seen) = 0;
+  /// Words of host memory, UINT32_MAX at first, that kernels can write: the host looks at them without a copy. They are
+  /// another's once all that was enqueued before their last share went is done.
+  virtual Status words(size_t count, std::shared_ptr<uint32_t>& out) = 0;
 
   /// Calls done(data, status) on a thread of the driver's once all that is enqueued is done, also where it failed.
   virtual Status notify(void (*done)(void* data, Status status), void* data) = 0;

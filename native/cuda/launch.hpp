@@ -22,22 +22,23 @@ inline constexpr uint32_t kWarpGroups = kThreads / 32;  // groups of the sum tre
 inline constexpr uint32_t kWholeThreads = 1024;
 inline constexpr size_t kWholeGroups = kWholeThreads * 4 / kSumGroup;  // that a block of `correctWhole` holds
 inline constexpr size_t kWholeRows = 512;
-inline constexpr size_t kMaxBlocks = (size_t{1} << 31) - 1;
+inline constexpr size_t kMaxBlocks = (size_t{1} << 31) - 1, kMaxRowBlocks = (size_t{1} << 16) - 1;  // along x; y or z
 
-/// Blocks that stand row by row.
-struct RowBlocks {
-  size_t perRow = 0, blocks = 0;
-  bool fits() const { return blocks <= kMaxBlocks; }
+/// Blocks of a launch. Where they stand row by row, x counts those of a row, and y and z together the rows.
+struct Grid {
+  size_t x = 1, y = 1, z = 1;
+  bool fits() const { return x <= kMaxBlocks && z <= kMaxRowBlocks; }
 };
 
-inline RowBlocks updateBlocks(Shape shape) {
-  const size_t perRow = (shape.cols + kTile - 1) / kTile;
-  return {perRow, perRow * shape.rows};
+inline Grid rowGrid(size_t perRow, size_t rows) {
+  const size_t z = (rows + kMaxRowBlocks - 1) / kMaxRowBlocks;
+  return {perRow, (rows + z - 1) / z, z};
 }
 
-inline RowBlocks normBlocks(Shape shape) {
-  const size_t perRow = (sumGroups(shape.cols) + kWarpGroups - 1) / kWarpGroups;
-  return {perRow, perRow * shape.rows};
+inline Grid updateGrid(Shape shape) { return rowGrid((shape.cols + kTile - 1) / kTile, shape.rows); }
+
+inline Grid normGrid(Shape shape) {
+  return rowGrid((sumGroups(shape.cols) + kWarpGroups - 1) / kWarpGroups, shape.rows);
 }
 
 /// How a batch of which every row measures norms is launched: at once where every element has a place in a register, so

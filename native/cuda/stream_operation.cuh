@@ -37,11 +37,16 @@ class StreamOperation {
     const size_t streamBytes = streams * sizeof(PhiloxStream), bytes = streamBytes + records * sizeof(RowStep);
     out.steps = device;
     out.streams = noise.device;
-    out.eachStep = (device == nullptr ? steps.size() : deviceRows) > 1;
-    out.eachStream = noise.kind == Noise::Kind::Philox && noise.streams() > 1;
+    out.stepBytes = (device == nullptr ? steps.size() : deviceRows) > 1 ? sizeof(RowStep) : 0;
+    const bool eachStream = noise.kind == Noise::Kind::Philox && noise.streams() > 1;
+    out.streamBytes = eachStream ? sizeof(PhiloxStream) : 0;
     const auto pack = [&](unsigned char* to) {
       if (streams > 0) std::memcpy(to, noise.philox.data(), streamBytes);
-      if (records > 0) std::memcpy(to + streamBytes, steps.data(), records * sizeof(RowStep));
+      for (size_t i = 0; i < records; ++i) {
+        RowStep record = steps[i];
+        if (!eachStream) record.phase = steps[0].phase;
+        std::memcpy(to + streamBytes + i * sizeof record, &record, sizeof record);
+      }
     };
     if (bytes <= sizeof out.few) {
       out.stepsAt = static_cast<uint32_t>(streamBytes);

@@ -30,11 +30,11 @@ Status Streams::create() {
   return {};
 }
 
-Status Streams::words(size_t count, std::shared_ptr<const uint32_t>& given) {
+Status Streams::words(size_t count, std::shared_ptr<uint32_t>& given) {
   Words found;
   TRY_STATUS(next(count, found));
   std::fill_n(found.data, found.count, UINT32_MAX);
-  given = {found.data, [streams = shared_from_this(), found](const uint32_t*) { streams->take(found); }};
+  given = {found.data, [streams = shared_from_this(), found](uint32_t*) { streams->take(found); }};
   return {};
 }
 

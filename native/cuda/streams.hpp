@@ -24,7 +24,7 @@ class Streams : public std::enable_shared_from_this<Streams> {
   Status create();
   /// Words of pinned memory that `work` may write, UINT32_MAX at first. They are another's once all that was enqueued
   /// before their last share went is done: nobody waits for that.
-  Status words(size_t count, std::shared_ptr<const uint32_t>& given);
+  Status words(size_t count, std::shared_ptr<uint32_t>& given);
 
   const int device;
   // `out` copies what is complete to the host, and `told` calls it back, beside the work.

@@ -13,11 +13,23 @@ inline constexpr int kPhiloxRounds = 10;
 inline constexpr uint32_t kPhiloxM0 = 0xD2511F53u, kPhiloxM1 = 0xCD9E8D57u;        // multipliers
 inline constexpr uint32_t kPhiloxWeyl0 = 0x9E3779B9u, kPhiloxWeyl1 = 0xBB67AE85u;  // key increments of a round
 
+struct Product {
+  uint32_t low, high;
+};
+
+HD Product product(uint32_t a, uint32_t b) {
+#if defined(__CUDA_ARCH__)
+  // Of a shifted product of 64 bits nvcc would make the whole round one of 64 bits.
+  return {a * b, __umulhi(a, b)};
+#else
+  const uint64_t p = static_cast<uint64_t>(a) * b;
+  return {static_cast<uint32_t>(p), static_cast<uint32_t>(p >> 32)};
+#endif
+}
+
 HD Words philoxRound(Words c, uint32_t k0, uint32_t k1) {
-  const uint64_t p0 = static_cast<uint64_t>(kPhiloxM0) * c.x;
-  const uint64_t p1 = static_cast<uint64_t>(kPhiloxM1) * c.z;
-  return {static_cast<uint32_t>(p1 >> 32) ^ c.y ^ k0, static_cast<uint32_t>(p1),
-          static_cast<uint32_t>(p0 >> 32) ^ c.w ^ k1, static_cast<uint32_t>(p0)};
+  const Product p0 = product(kPhiloxM0, c.x), p1 = product(kPhiloxM1, c.z);
+  return {p1.high ^ c.y ^ k0, p1.low, p0.high ^ c.w ^ k1, p0.low};
 }
 
 HD Words philox(Words counter, uint32_t k0, uint32_t k1) {

@@ -33,6 +33,10 @@ T __ldcg(const T* p) {
   return *p;
 }
 template <class T>
+void __stwb(T* p, T value) {
+  *p = value;
+}
+template <class T>
 T __shfl_xor_sync(unsigned, T value, unsigned mask) {
   return emulator::exchange(value, emulator::lane() ^ mask);
 }
@@ -40,13 +44,6 @@ template <class T>
 T atomicAdd(T* p, T value) {
   emulator::takeTicket();
   return std::atomic_ref<T>(*p).fetch_add(value);
-}
-inline unsigned atomicMin(unsigned* p, unsigned value) {
-  const std::atomic_ref<unsigned> cell(*p);
-  unsigned seen = cell.load();
-  while (value < seen && !cell.compare_exchange_weak(seen, value)) {
-  }
-  return seen;
 }
 
 // Two devices of few multiprocessors. EMULATED_COMPUTE, such as 8.0, sets what they are; EMULATED_DRIVER, such as 12040,
@@ -149,10 +146,12 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     if (a.id == cudaLaunchAttributeClusterDimension && a.val.clusterDim.x != config->gridDim.x)
       return cudaErrorInvalidValue;
   }
+  if (config->gridDim.y == 0 || config->gridDim.y > 65535 || config->gridDim.z == 0 || config->gridDim.z > 65535)
+    return cudaErrorInvalidValue;
   if (config->gridDim.x == 0 || config->blockDim.x == 0 || config->blockDim.x > 1024) return cudaErrorInvalidValue;
   if (emulator::fault("kernel") != cudaSuccess) return cudaSuccess;
   std::tuple<std::decay_t<P>...> held(std::forward<A>(args)...);
-  return emulator::enqueue(config->stream, [grid = config->gridDim.x, block = config->blockDim.x, together, kernel, held] {
+  return emulator::enqueue(config->stream, [grid = config->gridDim, block = config->blockDim.x, together, kernel, held] {
     emulator::launch(grid, block, together, [&] { std::apply(kernel, held); });
   });
 }

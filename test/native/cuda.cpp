@@ -100,14 +100,16 @@ void plans() {
   // A row of more than 1024 groups has sums of two levels.
   expect({1, 1024 * 1024}, large, Kind::Cooperative, 256);
   expect({1, 1024 * 1024 + 1}, large, Kind::Split, 0);
-  const auto same = [](cuda::RowBlocks blocks, size_t perRow, size_t all) {
-    if (blocks.perRow != perRow || blocks.blocks != all)
-      fail("blocks: " + std::to_string(blocks.perRow) + " a row, " + std::to_string(blocks.blocks) + " in all");
+  const auto same = [](cuda::Grid grid, size_t x, size_t y, size_t z) {
+    if (grid.x != x || grid.y != y || grid.z != z)
+      fail("a grid of " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " + std::to_string(grid.z));
   };
-  same(cuda::updateBlocks({4, 1024}), 1, 4);
-  same(cuda::updateBlocks({4, 1025}), 2, 8);
-  same(cuda::normBlocks({4, 4 * 1024}), 1, 4);
-  same(cuda::normBlocks({4, 4 * 1024 + 1}), 2, 8);
+  same(cuda::updateGrid({4, 1024}), 1, 4, 1);
+  same(cuda::updateGrid({4, 1025}), 2, 4, 1);
+  same(cuda::normGrid({4, 4 * 1024}), 1, 4, 1);
+  same(cuda::normGrid({4, 4 * 1024 + 1}), 2, 4, 1);
+  same(cuda::updateGrid({65535, 1}), 1, 65535, 1);
+  same(cuda::updateGrid({65537, 1}), 1, 32769, 2);
 }
 
 void run(bool brief) {

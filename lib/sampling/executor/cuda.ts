@@ -86,7 +86,6 @@ export class CudaExecutor implements Executor {
   }
 
   async settle(): Promise<void> {
-    this.#report(); // has the words copied behind all updates
     await native.deviceDoneAsync(this.#index);
     await Promise.all(this.#ahead.splice(0));
     this.#report();

@@ -13,14 +13,16 @@ __global__ void __launch_bounds__(kThreads) convertValues(const __grid_constant_
   const uint64_t at = blockIdx.x * kTile + 8 * threadIdx.x;
   const uint64_t left = at < p.count ? p.count - at : 0;
   const uint32_t count = static_cast<uint32_t>(left < 8 ? left : 8);
-  const Bits<2> in = load<2>(p.in, at, count);
+  const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
+  const bool whole = count == 8 && aligned(p.in.data) && aligned(p.out.data);
+  const Bits<2> in = load<2>(p.in, at, count, whole);
   Bits<2> out = {};
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const float value = in.value(p.in.type, i);
+    const float value = in.exact(p.in.type, i);
     out.set(p.out.type, i, kClamped ? clamp01(scaled(value, p.scale, p.shift)) : value);
   }
-  store<2>(p.out, at, count, out);
+  store<2>(p.out, at, count, out, whole);
 }
 
 /// A thread to a pixel, whose channels lie side by side in the picture.
@@ -32,7 +34,7 @@ __global__ void __launch_bounds__(kThreads) imageGrid(const __grid_constant__ Im
   const uint64_t top = image / p.columns * p.height + y, side = image % p.columns * p.width + x;
   uint8_t* const out = p.out + (top * p.columns * p.width + side) * p.channels;
   for (uint64_t c = 0; c < p.channels; ++c) {
-    const Bits<1> bits = load<1>(p.images, (image * p.channels + c) * plane + at, 1);
+    const Bits<1> bits = load<1, false>(p.images, (image * p.channels + c) * plane + at, 1);
     out[c] = quantize(bits.value(p.images.type, 0));
   }
 }

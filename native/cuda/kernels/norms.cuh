@@ -44,8 +44,9 @@ __device__ inline void foldRow(double* grad, double* noise, uint64_t count, bool
   }
 }
 
-/// Adds P of a group to its lanes. Loads of all rounds are under way together where P is the network's output.
-template <Types kTypes>
+/// Adds P of a group to its lanes; with kWhole the group is whole and aligned. Loads of all rounds are under way
+/// together where P is the network's output.
+template <Types kTypes, bool kWhole>
 __device__ inline void addScores(double (&lane)[4], const StepArgs& p, const RowStep& step, uint32_t row,
                                  uint64_t first) {
   constexpr int kRounds = kSumGroup / kSumLanes;
@@ -54,12 +55,12 @@ __device__ inline void addScores(double (&lane)[4], const StepArgs& p, const Row
 #pragma unroll 2
     for (int r = 0; r < kRounds; ++r) {
       const Quad quad = quadAt(row, p.cols, first + r * kSumLanes);
-      const Bits<1> x = load<1>(sample, quad.at, quad.count), m = load<1>(output, quad.at, quad.count);
+      const Bits<1> x = load<1, kWhole>(sample, quad.at, quad.count), m = load<1, kWhole>(output, quad.at, quad.count);
       float v[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float score = converted(x.value(sample.type, i), m.value(output.type, i), step.px, step.pm);
-        v[i] = static_cast<uint32_t>(i) < quad.count ? score : 0.0f;
+        v[i] = kWhole || static_cast<uint32_t>(i) < quad.count ? score : 0.0f;
       }
       addSquares(lane, v);
     }
@@ -69,7 +70,7 @@ __device__ inline void addScores(double (&lane)[4], const StepArgs& p, const Row
 #pragma unroll
   for (int r = 0; r < kRounds; ++r) {
     const Quad quad = quadAt(row, p.cols, first + r * kSumLanes);
-    m[r] = load<1>(output, quad.at, quad.count);
+    m[r] = load<1, kWhole>(output, quad.at, quad.count);
   }
 #pragma unroll
   for (int r = 0; r < kRounds; ++r) {
@@ -80,56 +81,73 @@ __device__ inline void addScores(double (&lane)[4], const StepArgs& p, const Row
   }
 }
 
-/// Adds the normals of a group to its lanes.
-template <Types kTypes>
+/// Adds the normals of a group to its lanes; with kWhole the group is whole and aligned, and its first element a
+/// counter's first.
+template <Types kTypes, bool kWhole>
 __device__ inline void addNormals(double (&lane)[4], const StepArgs& p, const RowStep& step, uint32_t row,
                                   uint64_t first) {
   const ConstView given = typed<kTypes>(p.given);
-#pragma unroll 2
+  const Dtype drawn = kTypes == Types::Float32 ? Dtype::Float32 : p.drawn;
+  const PhiloxStream stream = step.normals == RowStep::Normals::Drawn ? p.rowsOf.stream(row) : PhiloxStream{};
+  const uint64_t origin = p.rowsOf.origin(row, p.cols, step.phase);
+#pragma unroll 1
   for (int r = 0; r < static_cast<int>(kSumGroup / kSumLanes); ++r) {
     const Quad quad = quadAt(row, p.cols, first + r * kSumLanes);
-    if (quad.count == 0) continue;
+    if (!kWhole && quad.count == 0) break;
     float z[4];
     if (step.normals == RowStep::Normals::Given) {
-      const Bits<1> bits = load<1>(given, quad.at, quad.count);
+      const Bits<1> bits = load<1, kWhole>(given, quad.at, quad.count);
 #pragma unroll
       for (int i = 0; i < 4; ++i) z[i] = bits.value(given.type, i);
     } else {
-      draw(z, p.rowsOf, kTypes == Types::Float32 ? Dtype::Float32 : p.drawn, row, quad.at, quad.col);
+      draw<kWhole>(z, stream, origin + quad.col);
+      if (drawn != Dtype::Float32) roundAll(drawn, z);
 #pragma unroll
       for (uint32_t i = 0; i < 4; ++i)
-        if (i >= quad.count) z[i] = 0.0f;
+        if (!kWhole && i >= quad.count) z[i] = 0.0f;
     }
     addSquares(lane, z);
   }
+}
+
+/// The sums of a group, of the score and of the noise where that is measured.
+template <Types kTypes, bool kWhole>
+__device__ inline void sumGroup(const StepArgs& p, const RowStep& step, uint32_t row, uint64_t group, bool measured) {
+  const uint64_t at = row * sumGroups(p.cols) + group;
+  const uint32_t t = threadIdx.x % 32;
+  double lane[4] = {};
+  addScores<kTypes, kWhole>(lane, p, step, row, group * kSumGroup + 4 * t);
+  const double scoreSum = foldLanes(lane, 32);
+  if (t == 0) p.measures.scoreSums[at] = scoreSum;
+  if (!measured) return;
+#pragma unroll
+  for (double& value : lane) value = 0.0;
+  addNormals<kTypes, kWhole>(lane, p, step, row, group * kSumGroup + 4 * t);
+  const double noiseSum = foldLanes(lane, 32);
+  if (t == 0) p.measures.noiseSums[at] = noiseSum;
 }
 
 /// Each warp sums a group; the last block of a row folds the row; the last row of a group of rows makes their steps.
 /// Rows that measure nothing are left out.
 template <Types kTypes>
 __global__ void __launch_bounds__(kThreads, 6) norms(const __grid_constant__ StepArgs p) {
-  const uint32_t row = blockIdx.x / p.normBlocksPerRow, warp = threadIdx.x / 32, t = threadIdx.x % 32;
-  const uint64_t perRow = sumGroups(p.cols), group = blockIdx.x % p.normBlocksPerRow * kWarpGroups + warp;
+  const uint32_t row = blockRow(), warp = threadIdx.x / 32, t = threadIdx.x % 32;
+  if (row >= p.rows) return;
+  const uint64_t perRow = sumGroups(p.cols), group = blockIdx.x * uint64_t{kWarpGroups} + warp;
   const RowStep step = p.rowsOf.step(row);
   const bool measured = measuresNoise(step) && step.normals != RowStep::Normals::None;
   if (!measuresScore(step)) return;
 
   double *const scoreSums = p.measures.scoreSums + row * perRow, *const noiseSums = p.measures.noiseSums + row * perRow;
-  if (group < perRow) {
-    double score[4] = {}, noise[4] = {};
-    addScores<kTypes>(score, p, step, row, group * kSumGroup + 4 * t);
-    if (measured) addNormals<kTypes>(noise, p, step, row, group * kSumGroup + 4 * t);
-    const double scoreSum = foldLanes(score, 32), noiseSum = measured ? foldLanes(noise, 32) : 0.0;
-    if (t == 0) {
-      scoreSums[group] = scoreSum;
-      if (measured) noiseSums[group] = noiseSum;
-    }
-  }
+  if (p.aligned && (group + 1) * kSumGroup <= p.cols && p.rowsOf.origin(row, p.cols, step.phase) % 4 == 0)
+    sumGroup<kTypes, true>(p, step, row, group, measured);
+  else if (group < perRow)
+    sumGroup<kTypes, false>(p, step, row, group, measured);
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
 
-  if (!isLast(p.measures.tickets + row, p.normBlocksPerRow)) return;
+  if (!isLast(p.measures.tickets + row, gridDim.x)) return;
   foldRow(scoreSums, noiseSums, perRow, measured);
   const float scoreNorm = score_sde::scoreNorm(step, __ldcg(scoreSums), p.output.type);
   const float noiseNorm = score_sde::noiseNorm(step, measured ? __ldcg(noiseSums) : 0.0, p.cols);

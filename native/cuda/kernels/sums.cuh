@@ -1,6 +1,8 @@
 // The tree of math/sum_tree.hpp on a warp.
 #pragma once
 
+#include <cmath>
+
 #include "cuda/kernels/batch.cuh"
 #include "math/mean.hpp"
 #include "math/sum_tree.hpp"
@@ -26,12 +28,12 @@ __device__ inline double foldValues(const double* values, uint32_t count, uint32
   return foldLanes(lane, width);
 }
 
-/// Adds the squares of a quad to its lanes.
+/// Adds the squares of a quad to its lanes: in double they are exact, so that one rounding is all there is.
 __device__ inline void addSquares(double (&lane)[4], const float (&values)[4]) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const double v = static_cast<double>(values[i]);
-    lane[i] += v * v;
+    lane[i] = std::fma(v, v, lane[i]);
   }
 }
 

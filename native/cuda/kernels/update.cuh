@@ -7,10 +7,18 @@
 
 namespace score_sde::cuda {
 
-/// Adjacent elements of a row that a thread updates together.
+/// Adjacent elements of a row that a thread updates together; with kWhole all of them are there and aligned, and the
+/// first is a counter's first.
+template <bool kIsWhole, int kSize>
 struct Span {
+  static constexpr bool kWhole = kIsWhole;
+  static constexpr int kQuads = kSize, kEach = 4 * kSize;
   uint64_t at = 0;  // of the first in the batch
   uint32_t count = 0;
+  __device__ Bits<kSize> load(ConstView view) const { return cuda::load<kSize, kIsWhole>(view, at, count); }
+  __device__ void store(View view, const Bits<kSize>& bits) const {
+    cuda::store<kSize, kIsWhole>(view, at, count, bits);
+  }
 };
 
 /// Whether a linear row reads P, which is also what it pushes.
@@ -20,7 +28,7 @@ __device__ inline bool readsOutput(const StepArgs& p, const RowStep& step) {
 
 /// The normals themselves, times e.
 struct Store {
-  static constexpr bool kSample = false, kOutput = false;
+  static constexpr bool kSample = false, kOutput = false, kLinear = false;
   static constexpr int kHistory = 0, kBlocks = 7;
   float factor;
   __device__ Store(const StepArgs&, const RowStep& step, uint32_t) : factor(step.e) {}
@@ -29,7 +37,7 @@ struct Store {
 };
 
 struct Predict {
-  static constexpr bool kSample = true, kOutput = true;
+  static constexpr bool kSample = true, kOutput = true, kLinear = false;
   static constexpr int kHistory = 0, kBlocks = 7;
   float factor, squared;
   __device__ Predict(const StepArgs&, const RowStep& step, uint32_t)
@@ -37,17 +45,17 @@ struct Predict {
   __device__ static bool reads(const StepArgs&, const RowStep&) { return true; }
   __device__ static bool readsHistory(const RowStep&, int) { return false; }
 
-  template <Types, int kQuads>
-  __device__ void mean(const StepArgs&, const Span&, const Bits<kQuads>*, const float* x, const float* score,
+  template <Types, class Part, class Bits>
+  __device__ void mean(const StepArgs&, const Part&, const Bits*, const float* x, const float* score,
                        float* mean) const {
 #pragma unroll
-    for (int i = 0; i < 4 * kQuads; ++i) mean[i] = predictMean(x[i], score[i], squared);
+    for (int i = 0; i < Part::kEach; ++i) mean[i] = predictMean(x[i], score[i], squared);
   }
 };
 
 /// By the steps that `norms` left, or, with Ald, by one that depends on nothing measured.
 struct Correct {
-  static constexpr bool kSample = true, kOutput = true;
+  static constexpr bool kSample = true, kOutput = true, kLinear = false;
   static constexpr int kHistory = 0, kBlocks = 7;
   float length, factor;
   __device__ Correct(const StepArgs& p, const RowStep& step, uint32_t row)
@@ -56,18 +64,18 @@ struct Correct {
   __device__ static bool reads(const StepArgs&, const RowStep&) { return true; }
   __device__ static bool readsHistory(const RowStep&, int) { return false; }
 
-  template <Types, int kQuads>
-  __device__ void mean(const StepArgs&, const Span&, const Bits<kQuads>*, const float* x, const float* score,
+  template <Types, class Part, class Bits>
+  __device__ void mean(const StepArgs&, const Part&, const Bits*, const float* x, const float* score,
                        float* mean) const {
 #pragma unroll
-    for (int i = 0; i < 4 * kQuads; ++i) mean[i] = correctMean(x[i], score[i], length);
+    for (int i = 0; i < Part::kEach; ++i) mean[i] = correctMean(x[i], score[i], length);
   }
 };
 
 /// Linear updates of up to kCount terms and without a base.
 template <int kCount>
 struct Linear {
-  static constexpr bool kSample = true, kOutput = kCount > 0;
+  static constexpr bool kSample = true, kOutput = kCount > 0, kLinear = true;
   static constexpr int kHistory = kCount > 0 ? kCount - 1 : 0, kBlocks = kCount > 2 ? 5 : kCount > 1 ? 6 : 7;
   float a, b[kCount > 0 ? kCount : 1], factor;
   __device__ Linear(const StepArgs&, const RowStep& step, uint32_t) : a(step.a), b{}, factor(step.e) {
@@ -77,27 +85,27 @@ struct Linear {
   __device__ static bool reads(const StepArgs& p, const RowStep& step) { return readsOutput(p, step); }
   __device__ static bool readsHistory(const RowStep& step, int k) { return k < step.terms && step.b[k] != 0.0f; }
 
-  template <Types kTypes, int kQuads>
-  __device__ void mean(const StepArgs& p, const Span&, const Bits<kQuads>* history, const float* x, const float* first,
+  template <Types kTypes, class Part, class Bits>
+  __device__ void mean(const StepArgs& p, const Part&, const Bits* history, const float* x, const float* first,
                        float* mean) const {
 #pragma unroll
-    for (int i = 0; i < 4 * kQuads; ++i) mean[i] = linearStart(a, x[i]);
+    for (int i = 0; i < Part::kEach; ++i) mean[i] = linearStart(a, x[i]);
     if (kCount > 0 && b[0] != 0.0f)
 #pragma unroll
-      for (int i = 0; i < 4 * kQuads; ++i) mean[i] = linearTerm(mean[i], b[0], first[i]);
+      for (int i = 0; i < Part::kEach; ++i) mean[i] = linearTerm(mean[i], b[0], first[i]);
 #pragma unroll
     for (int k = 1; k < kCount; ++k) {
       if (b[k] == 0.0f) continue;
       const Dtype type = typed<kTypes>(p.history[k - 1]).type;
 #pragma unroll
-      for (int i = 0; i < 4 * kQuads; ++i) mean[i] = linearTerm(mean[i], b[k], history[k - 1].value(type, i));
+      for (int i = 0; i < Part::kEach; ++i) mean[i] = linearTerm(mean[i], b[k], history[k - 1].value(type, i));
     }
   }
 };
 
 /// Whatever the row says. A block works within one row, so that all its threads take the same branch.
 struct Any {
-  static constexpr bool kSample = true, kOutput = true;
+  static constexpr bool kSample = true, kOutput = true, kLinear = true;
   static constexpr int kHistory = 0, kBlocks = 7;
   RowStep::Kind kind;
   uint32_t row, terms;
@@ -120,14 +128,14 @@ struct Any {
   }
   __device__ static bool readsHistory(const RowStep&, int) { return false; }
 
-  template <Types kTypes, int kQuads>
-  __device__ void mean(const StepArgs& p, const Span& span, const Bits<kQuads>*, const float* x, const float* first,
+  template <Types kTypes, class Part, class Bits>
+  __device__ void mean(const StepArgs& p, const Part& span, const Bits*, const float* x, const float* first,
                        float* mean) const {
-    constexpr int kEach = 4 * kQuads;
+    constexpr int kEach = Part::kEach;
     const auto add = [&](ConstView view, float factor) {
       if (factor == 0.0f) return;
       const ConstView operand = typed<kTypes>(view);
-      const Bits<kQuads> bits = load<kQuads>(operand, span.at, span.count);
+      const Bits bits = span.load(operand);
 #pragma unroll
       for (int i = 0; i < kEach; ++i) mean[i] = linearTerm(mean[i], factor, bits.value(operand.type, i));
     };
@@ -150,52 +158,47 @@ struct Any {
   }
 };
 
-/// A thread has eight elements: two quads a block apart where all is float32, so that a warp's accesses are dense, else
-/// two adjacent ones, which are 128 bits of a 16-bit type. It reads all its operands before it writes, so that outputs
-/// may be the memory of operands.
-template <class Op, Types kTypes>
-__global__ void __launch_bounds__(kThreads, Op::kBlocks) update(const __grid_constant__ StepArgs p) {
-  constexpr bool kPlain = kTypes == Types::Float32;
-  constexpr int kSpans = kPlain ? 2 : 1, kQuads = kPlain ? 1 : 2, kEach = 4 * kQuads;
-  constexpr int kHistory = Op::kHistory > 0 ? Op::kHistory : 1;
-  const uint32_t block = p.backwards ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
-  const uint32_t row = block / p.blocksPerRow;
-  const uint64_t tile = static_cast<uint64_t>(block % p.blocksPerRow) * kTile;
-  const RowStep record = p.rowsOf.step(row);
+/// The spans of a thread, from column `col` of a row on and a block's quads apart. All operands are read before
+/// anything is written, so that outputs may be the memory of operands.
+template <class Op, Types kTypes, int kSpans, class Part>
+__device__ inline void updateSpans(const StepArgs& p, const RowStep& record, uint64_t origin, uint32_t row,
+                                   uint64_t col) {
+  using Quads = Bits<Part::kQuads>;
+  constexpr int kEach = Part::kEach, kHistory = Op::kHistory > 0 ? Op::kHistory : 1;
   const RowStep::Normals normals = record.normals;
   const ConstView sample = typed<kTypes>(p.sample), output = typed<kTypes>(p.output), given = typed<kTypes>(p.given);
   const View out = typed<kTypes>(p.out), centres = typed<kTypes>(p.mean), pushed = typed<kTypes>(p.pushed);
-  const Dtype drawn = kPlain ? Dtype::Float32 : p.drawn;
+  const Dtype drawn = kTypes == Types::Float32 ? Dtype::Float32 : p.drawn;
 
-  const uint64_t left = p.cols - tile;
-  const uint32_t size = static_cast<uint32_t>(left < kTile ? left : kTile);  // of this block's part of the row
-  const auto place = [](int span) { return kPlain ? 4 * (threadIdx.x + span * kThreads) : 8 * threadIdx.x; };
-  Span spans[kSpans];
-  Bits<kQuads> x[kSpans], m[kSpans], history[kSpans][kHistory] = {};
+  Part spans[kSpans];
+  Quads x[kSpans], m[kSpans] = {}, history[kSpans][kHistory] = {};
 #pragma unroll
   for (int s = 0; s < kSpans; ++s) {
-    const uint32_t first = place(s);
-    const uint32_t count = first < size ? (size - first < kEach ? size - first : kEach) : 0;
-    spans[s] = {row * p.cols + tile + first, count};
-    if (Op::kSample) x[s] = load<kQuads>(sample, spans[s].at, count);
-    if (Op::kOutput) m[s] = load<kQuads>(output, spans[s].at, Op::reads(p, record) ? count : 0);
+    const uint64_t first = col + s * 4 * kThreads, left = p.cols - first;
+    spans[s] = {row * p.cols + first, static_cast<uint32_t>(Part::kWhole || left > kEach ? kEach : left)};
+    if (Op::kSample) x[s] = spans[s].load(sample);
+    if (Op::kOutput && Op::reads(p, record)) m[s] = spans[s].load(output);
 #pragma unroll
     for (int k = 1; k <= Op::kHistory; ++k)
-      history[s][k - 1] =
-          load<kQuads>(typed<kTypes>(p.history[k - 1]), spans[s].at, Op::readsHistory(record, k) ? count : 0);
+      if (Op::readsHistory(record, k)) history[s][k - 1] = spans[s].load(typed<kTypes>(p.history[k - 1]));
   }
   float z[kSpans][kEach];
+  if (normals == RowStep::Normals::Given) {
 #pragma unroll
-  for (int s = 0; s < kSpans; ++s) {
-    if (normals == RowStep::Normals::Given) {
-      const Bits<kQuads> bits = load<kQuads>(given, spans[s].at, spans[s].count);
+    for (int s = 0; s < kSpans; ++s) {
+      const Quads bits = spans[s].load(given);
 #pragma unroll
       for (int i = 0; i < kEach; ++i) z[s][i] = bits.value(given.type, i);
-    } else if (normals == RowStep::Normals::Drawn) {
+    }
+  } else if (normals == RowStep::Normals::Drawn) {
+    const PhiloxStream stream = p.rowsOf.stream(row);
+    const uint64_t element = origin + col;
 #pragma unroll
-      for (uint32_t q = 0; q < kQuads; ++q)
-        if (spans[s].count > 4 * q)
-          draw(z[s] + 4 * q, p.rowsOf, drawn, row, spans[s].at + 4 * q, tile + place(s) + 4 * q);
+    for (int s = 0; s < kSpans; ++s) {
+#pragma unroll
+      for (int q = 0; q < Part::kQuads; ++q)
+        draw<Part::kWhole>(z[s] + 4 * q, stream, element + s * 4 * kThreads + 4 * q);
+      if (drawn != Dtype::Float32) roundAll(drawn, z[s]);
     }
   }
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -206,14 +209,12 @@ __global__ void __launch_bounds__(kThreads, Op::kBlocks) update(const __grid_con
   const Op op(p, step, row);
 #pragma unroll
   for (int s = 0; s < kSpans; ++s) {
-    if (spans[s].count == 0) continue;
-    Bits<kQuads> result = {};
-    bool bad = false;
+    float values[kEach];
     if constexpr (!Op::kSample) {
 #pragma unroll
-      for (int i = 0; i < kEach; ++i) result.set(out.type, i, op.factor * z[s][i]);
+      for (int i = 0; i < kEach; ++i) values[i] = op.factor * z[s][i];
     } else {
-      float values[kEach], score[kEach], mean[kEach];
+      float score[kEach], mean[kEach];
 #pragma unroll
       for (int i = 0; i < kEach; ++i) {
         values[i] = x[s].value(sample.type, i);
@@ -223,26 +224,56 @@ __global__ void __launch_bounds__(kThreads, Op::kBlocks) update(const __grid_con
 #pragma unroll
         for (int i = 0; i < kEach; ++i) score[i] = converted(values[i], score[i], step.px, step.pm);
       op.template mean<kTypes>(p, spans[s], history[s], values, score, mean);
+      if (normals == RowStep::Normals::None) {
 #pragma unroll
-      for (int i = 0; i < kEach; ++i) {
-        const bool noisy = normals != RowStep::Normals::None;
-        const float value = noisy ? linearTerm(mean[i], op.factor, z[s][i]) : mean[i];
-        result.set(out.type, i, value);
-        bad |= static_cast<uint32_t>(i) < spans[s].count && result.isBad(out.type, i);
+        for (int i = 0; i < kEach; ++i) values[i] = mean[i];
+      } else {
+#pragma unroll
+        for (int i = 0; i < kEach; ++i) values[i] = linearTerm(mean[i], op.factor, z[s][i]);
       }
-      const auto keep = [&](View view, const float* values) {
-        Bits<kQuads> bits = {};
+      if (centres.data != nullptr) {
+        Quads bits = {};
+        bits.setAll(centres.type, mean, anyBad(centres.type, mean, kEach));
+        spans[s].store(centres, bits);
+      }
+      if (Op::kLinear && Op::kOutput && pushed.data != nullptr && step.kind == RowStep::Kind::Linear &&
+          step.terms > 0) {
+        const bool bad = anyBad(pushed.type, score, kEach);
+        if (bad && !step.converts)  // a NaN that nothing was done to keeps its bits
 #pragma unroll
-        for (int i = 0; i < kEach; ++i) bits.set(view.type, i, values[i]);
-        store<kQuads>(view, spans[s].at, spans[s].count, bits);
-      };
-      if (centres.data != nullptr) keep(centres, mean);
-      if (Op::kOutput && pushed.data != nullptr && step.kind == RowStep::Kind::Linear && step.terms > 0)
-        keep(pushed, score);
+          for (int i = 0; i < kEach; ++i) score[i] = m[s].exact(output.type, i);
+        Quads bits = {};
+        bits.setAll(pushed.type, score, bad);
+        spans[s].store(pushed, bits);
+      }
     }
-    store<kQuads>(out, spans[s].at, spans[s].count, result);
-    if (bad && p.mark.first != nullptr) noteBad<kQuads>(p, spans[s].at, spans[s].count, out.type, result);
+    const bool bad = anyBad(out.type, values, kEach);
+    Quads result = {};
+    result.setAll(out.type, values, bad);
+    spans[s].store(out, result);
+    if (bad && p.mark.first != nullptr) noteBad(p, spans[s].at, spans[s].count, out.type, result);
   }
+}
+
+/// A thread has eight elements. Where a block's are whole, two quads a block apart if all is float32, so that a warp's
+/// accesses are dense, else two adjacent ones, which are 128 bits of a 16-bit type; else one quad after the other.
+template <class Op, Types kTypes>
+__global__ void __launch_bounds__(kThreads, Op::kBlocks) update(const __grid_constant__ StepArgs p) {
+  if (blockRow() >= p.rows) return;
+  const uint32_t row = p.backwards ? static_cast<uint32_t>(p.rows) - 1 - blockRow() : blockRow();
+  const uint64_t tile = kTile * uint64_t{p.backwards ? gridDim.x - 1 - blockIdx.x : blockIdx.x};
+  const RowStep record = p.rowsOf.step(row);
+  const uint64_t origin = p.rowsOf.origin(row, p.cols, record.phase);
+  if (p.aligned && p.cols - tile >= kTile && static_cast<uint32_t>(origin) % 4 == 0) {
+    if constexpr (kTypes == Types::Float32)
+      updateSpans<Op, kTypes, 2, Span<true, 1>>(p, record, origin, row, tile + 4 * threadIdx.x);
+    else
+      updateSpans<Op, kTypes, 1, Span<true, 2>>(p, record, origin, row, tile + 8 * threadIdx.x);
+    return;
+  }
+#pragma unroll 1
+  for (uint64_t col = tile + 4 * threadIdx.x; col < p.cols && col < tile + kTile; col += 4 * kThreads)
+    updateSpans<Op, kTypes, 1, Span<false, 1>>(p, record, origin, row, col);
 }
 
 }  // namespace score_sde::cuda

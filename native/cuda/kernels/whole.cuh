@@ -39,15 +39,17 @@ __global__ void __launch_bounds__(kWholeThreads, 1) correctWhole(const __grid_co
   const Quad quad = there ? quadAt(row, p.cols, group % perRow * kSumGroup + 4 * place) : Quad{};
   const RowStep step = p.rowsOf.step(row);
 
-  const Bits<1> x = load<1>(p.sample, quad.at, quad.count);
-  const Bits<1> m = load<1>(p.output, quad.at, quad.count);
+  const bool whole = p.aligned && quad.count == 4;
+  const Bits<1> x = load<1>(p.sample, quad.at, quad.count, whole);
+  const Bits<1> m = load<1>(p.output, quad.at, quad.count, whole);
   float z[4] = {};
   if (step.normals == RowStep::Normals::Given) {
-    const Bits<1> bits = load<1>(p.given, quad.at, quad.count);
+    const Bits<1> bits = load<1>(p.given, quad.at, quad.count, whole);
 #pragma unroll
     for (int i = 0; i < 4; ++i) z[i] = bits.value(p.given.type, i);
   } else if (step.normals == RowStep::Normals::Drawn && quad.count > 0) {
-    draw(z, p.rowsOf, p.drawn, row, quad.at, quad.col);
+    draw(z, p.rowsOf.stream(row), p.rowsOf.origin(row, p.cols, step.phase) + quad.col);
+    if (p.drawn != Dtype::Float32) roundAll(p.drawn, z);
   }
 #pragma unroll
   for (uint32_t i = 0; i < 4; ++i) {
@@ -102,20 +104,23 @@ __global__ void __launch_bounds__(kWholeThreads, 1) correctWhole(const __grid_co
   __syncthreads();
   if (quad.count == 0) return;
   const float length = correctorStep(step, norm[0][sub], norm[1][sub], p.output.type), scale = noiseScale(length);
-  Bits<1> result = {}, centre = {};
-  bool bad = false;
+  float mean[4], next[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const uint32_t at = 4 * place + i;
-    const float mean = correctMean(x.value(p.sample.type, i), values[0][sub][at], length);
+    mean[i] = correctMean(x.value(p.sample.type, i), values[0][sub][at], length);
     const bool noisy = step.normals != RowStep::Normals::None;
-    result.set(p.out.type, i, noisy ? linearTerm(mean, scale, values[1][sub][at]) : mean);
-    centre.set(p.mean.type, i, mean);
-    bad |= static_cast<uint32_t>(i) < quad.count && result.isBad(p.out.type, i);
+    next[i] = noisy ? linearTerm(mean[i], scale, values[1][sub][at]) : mean[i];
   }
-  if (p.mean.data != nullptr) store<1>(p.mean, quad.at, quad.count, centre);
-  store<1>(p.out, quad.at, quad.count, result);
-  if (bad && p.mark.first != nullptr) noteBad<1>(p, quad.at, quad.count, p.out.type, result);
+  const bool bad = anyBad(p.out.type, next, quad.count);
+  Bits<1> result = {};
+  if (p.mean.data != nullptr) {
+    result.setAll(p.mean.type, mean, bad);  // a NaN among the means makes one of the results NaN
+    store<1>(p.mean, quad.at, quad.count, result, whole);
+  }
+  result.setAll(p.out.type, next, bad);
+  store<1>(p.out, quad.at, quad.count, result, whole);
+  if (bad && p.mark.first != nullptr) noteBad(p, quad.at, quad.count, p.out.type, result);
 }
 
 }  // namespace score_sde::cuda

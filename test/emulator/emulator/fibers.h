@@ -237,17 +237,18 @@ class Crew {
   uint64_t round_ = 0;
 };
 
-inline void launch(unsigned grid, unsigned size, bool together, const std::function<void()>& body) {
-  const size_t threads = together ? grid : std::min(grid, 2u);
+inline void launch(dim3 grid, unsigned size, bool together, const std::function<void()>& body) {
+  const unsigned count = grid.x * grid.y * grid.z;
+  const size_t threads = together ? count : std::min(count, 2u);
   std::barrier<> all(static_cast<std::ptrdiff_t>(threads));
   std::atomic<unsigned> next{0};
   Crew::instance().run(threads, [&] {
-    gridDim.x = grid;
+    gridDim = grid;
     blockDim.x = size;
     block.others = together ? &all : nullptr;
     block.body = &body;
-    for (unsigned i; (i = next++) < grid;) {
-      blockIdx.x = i;
+    for (unsigned i; (i = next++) < count;) {
+      blockIdx = {i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y};
       runBlock(size);
       if (together) break;
     }
