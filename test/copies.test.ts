@@ -79,7 +79,7 @@ describe.each(['two folders', 'one folder twice'])('copies from %s', (kind) => {
       const inWorker = new threads.Worker(
         'const { parentPort, workerData } = require("node:worker_threads");' +
           'parentPort.postMessage(require(workerData).getNumThreads())',
-        { eval: true, workerData: '${folders[1]}' },
+        { eval: true, workerData: ${JSON.stringify(folders[1])} },
       );
       const said = await new Promise((resolve) => inWorker.once('message', resolve));
       return [first > before || !isLinux, second - first, one.getNumThreads(), said];`;

@@ -26,7 +26,7 @@ function recipe(section: string): Record<string, string> {
 async function output(folder: string, command: string, args: readonly string[]): Promise<string> {
   // The project has the binary under test (SCORE_SDE_PREBUILD) as its own.
   const env = userEnvironment({ SCORE_SDE_PREBUILD: undefined });
-  const options = { cwd: folder, env, encoding: 'utf8', timeout: 60_000 } as const;
+  const options = { cwd: folder, env, encoding: 'utf8', timeout: 100_000 } as const;
   const { stdout } = await promisify(execFile)(command, args, options).catch(
     ({ stderr, message }: ExecFileException & { stderr: string }) => {
       throw new Error(stderr || message);

@@ -3,7 +3,6 @@
 
 #include "binding/args.hpp"
 #include "binding/async_call.hpp"
-#include "binding/attempt.hpp"
 #include "binding/exports.hpp"
 #include "core/tables.hpp"
 #include "cpu/machine_rates.hpp"
@@ -106,10 +105,7 @@ Napi::Value sharePools(const Napi::CallbackInfo& info) {
 Napi::Value streamRateOf(const Napi::CallbackInfo& info) {
   Args args(info);
   cpu::StreamRate rate;
-  const Status status = attempt([&, elements = std::max<size_t>(args.count(), 1)] {
-    rate = cpu::streamRate(elements);
-    return Status{};
-  });
+  const Status status = cpu::streamRate(std::max<size_t>(args.count(), 1), rate);
   if (!status.ok()) fail(info.Env(), status);
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("copy", rate.copy);

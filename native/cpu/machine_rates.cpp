@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <vector>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <string>
 
 #include "cpu/kernels.hpp"
 #include "cpu/multiversion.hpp"
@@ -38,24 +41,31 @@ double fastest(const Pass& pass) {
 
 }  // namespace
 
-StreamRate streamRate(size_t elements) {
-  std::vector<float> a(elements, 1.0f), b(elements, 2.0f), c(elements, 3.0f);
+Status streamRate(size_t elements, StreamRate& rate) {
+  const std::unique_ptr<float[]> memory(elements > SIZE_MAX / 3 ? nullptr : new (std::nothrow) float[3 * elements]);
+  if (memory == nullptr)
+    return Status::error("ERR_MEMORY", "no memory for 3 arrays of " + std::to_string(elements) + " elements");
+  float* const a = memory.get();
+  float* const b = a + elements;
+  float* const c = b + elements;
+  std::fill_n(a, elements, 1.0f);
+  std::fill_n(b, elements, 2.0f);
+  std::fill_n(c, elements, 3.0f);
   auto& pool = ThreadPool::instance();
   // Measured with one piece a thread, and with one piece in all: for small arrays one thread is faster.
   const size_t share = (elements + static_cast<size_t>(pool.threads()) - 1) / static_cast<size_t>(pool.threads());
-  StreamRate rate{};
   for (const size_t grain : {share, elements}) {
     const double copied = fastest([&] {
-      pool.forRange(elements, grain, [&](size_t begin, size_t end) { copy(&c[begin], &a[begin], end - begin); });
+      pool.forRange(elements, grain, [&](size_t begin, size_t end) { copy(c + begin, a + begin, end - begin); });
     });
     const double added = fastest([&] {
       pool.forRange(elements, grain,
-                    [&](size_t begin, size_t end) { triad(&a[begin], &b[begin], &c[begin], end - begin); });
+                    [&](size_t begin, size_t end) { triad(a + begin, b + begin, c + begin, end - begin); });
     });
     rate.copy = std::max(rate.copy, 8.0 * static_cast<double>(elements) / copied);
     rate.triad = std::max(rate.triad, 12.0 * static_cast<double>(elements) / added);
   }
-  return rate;
+  return {};
 }
 
 double normalRate(Noise::Kind kind) {

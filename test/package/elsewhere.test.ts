@@ -47,20 +47,26 @@ const platforms: Platform[] = [
 ];
 const [major] = process.versions.node.split('.');
 
-/** Normals of both engines, and runs of solvers over an analytic score, as bytes in base64. */
+/**
+ * Normals of both engines, and runs of solvers over an analytic score, as bytes in base64. A worker loads the addon first,
+ * starts its threads, and ends: Node.js would then unload the addon.
+ */
 const program = `
-  const { Generator, ScoreSdeVePipeline, ScoreSdeVeScheduler, Tensor, devices } = require('score-sde');
-  const score = (x, sigma) => new Tensor('float32', x.data.map((v) => -v / (1 + sigma.data[0] * sigma.data[0])), x.dims);
+  const { Worker, isMainThread } = require('node:worker_threads');
   const bytes = ({ data }) => Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('base64');
-  (async () => {
+  async function sample() {
+    const { Generator, ScoreSdeVePipeline, ScoreSdeVeScheduler, Tensor, devices } = require('score-sde');
+    const model = (x, { data: [sigma] }) => new Tensor('float32', x.data.map((v) => -v / (1 + sigma * sigma)), x.dims);
     const found = {};
     for (const engine of ['philox', 'torch']) found[engine] = bytes(new Generator(7, { engine }).randn([1000]));
-    const scheduler = new ScoreSdeVeScheduler();
-    const pipeline = new ScoreSdeVePipeline({ model: score, scheduler, sampleShape: [3, 17] });
+    const pipeline = new ScoreSdeVePipeline({ model, scheduler: new ScoreSdeVeScheduler(), sampleShape: [3, 17] });
     for (const solver of ['pc', 'er_sde', 'dpmpp_2m', 'heun'])
       found[solver] = bytes((await pipeline.run({ batchSize: 2, seed: 7, solver, numInferenceSteps: 9 })).samples);
-    require('fs').writeFileSync('found.json', JSON.stringify({ platform: process.platform + '-' + process.arch, cpu: devices()[0].available, found }));
-  })();
+    const platform = process.platform + '-' + process.arch;
+    require('node:fs').writeFileSync('found.json', JSON.stringify({ platform, cpu: devices()[0].available, found }));
+  }
+  if (isMainThread) new Worker(__filename).once('exit', sample);
+  else new (require('score-sde').Generator)(1).randnAsync([2 ** 20]);
 `;
 
 let tarball: string;
