@@ -40,7 +40,7 @@ test('it names score-sde where a call is still under way', async () => {
   const said = await handlesOf(`
     const out = sde.Tensor.empty([2 ** 24]);
     const generator = new sde.Generator(1, { engine: 'torch' });
-    for (let k = 0; k < 4; k++) void generator.randnAsync(out.dims, { out });`);
+    for (let k = 0; k < 16; k++) void generator.randnAsync(out.dims, { out });`);
   expect(said).toMatch(/open handle/);
   expect(said).toMatch(/● {2}score-sde/);
 });
