@@ -21,12 +21,19 @@ const crossCompilers = {
 const here = `${process.platform}-${process.arch}`;
 const isThere = (command) => spawnSync(command, ['--version'], { stdio: 'ignore' }).status === 0;
 
+/** The platforms that can be made here. Apple's compiler serves both processors. */
+function possible() {
+  if (process.platform === 'darwin') return ['darwin-arm64', 'darwin-x64'];
+  return process.platform === 'linux' ? [...new Set([here, ...Object.keys(crossCompilers)])] : [here];
+}
+
 /** The platforms that are made where none is named. Windows' own compiler makes the binary of a release. */
 function platforms() {
-  if (process.platform === 'darwin') return ['darwin-arm64', 'darwin-x64']; // Apple's compiler serves both
-  const others = Object.entries(crossCompilers).filter(([name]) => name.startsWith('linux') && name !== here);
-  const served = others.filter(([, { prefix, compiler }]) => isThere(prefix + compiler)).map(([name]) => name);
-  return process.platform === 'linux' ? [here, ...served] : [here];
+  const isServed = (name) => {
+    const { prefix, compiler } = crossCompilers[name];
+    return name.startsWith('linux') && isThere(prefix + compiler);
+  };
+  return possible().filter((name) => name === here || process.platform === 'darwin' || isServed(name));
 }
 
 /** What the build is told by its environment. nvcc compiles for its own machine only. */
@@ -61,6 +68,8 @@ async function build(name) {
 
 async function main() {
   const { positionals } = parseArgs({ allowPositionals: true });
+  const unknown = positionals.find((name) => !possible().includes(name));
+  if (unknown !== undefined) throw new Error(`${unknown} is not made on ${here}: ${possible().join(', ')} can be`);
   for (const name of positionals.length > 0 ? positionals : platforms()) await build(name);
 }
 

@@ -4,6 +4,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AbortError, reasonOf, ScoreSdeError } from '../errors';
 import { assertWritable, writeWhole } from '../files';
+import { assertGoesOn, onAbort } from '../signals';
 import { interruption } from './interrupt';
 import { say } from './output';
 
@@ -18,6 +19,13 @@ interface Manifest {
   binary: object;
   devDependencies: Record<(typeof tools)[number], string>;
 }
+
+/**
+ * What would have npm install elsewhere, less, or nothing. An npm that runs this command (npx, npm run) hands its own settings down
+ * by the environment.
+ */
+const unfit =
+  /^npm_config_(global|location|(local_|global_)?prefix|workspaces?|include_workspace_root|omit|include|only|production|dev|dry_run|package_lock_only)$/i;
 
 interface Ended {
   /** null where there is no such program, or a signal has ended it. */
@@ -48,7 +56,8 @@ export async function build(): Promise<void> {
     await compile(folder, signal);
     await writeWhole(target, await readFile(join(folder, binary)));
   } finally {
-    await rm(folder, { recursive: true, force: true, maxRetries: 3 });
+    // A temporary folder that stays is no failure, and must not hide one.
+    await rm(folder, { recursive: true, force: true, maxRetries: 3 }).catch(() => undefined);
   }
   say(`${target}: ${Math.round((performance.now() - start) / 1000)} s`);
 }
@@ -57,7 +66,8 @@ const failed = (text: string) => new ScoreSdeError('ERR_NATIVE', text);
 
 /** ERR_NATIVE, with everything that is missing. cmake-js looks for the compiler on Windows. */
 async function assertCompilers(signal: AbortSignal): Promise<void> {
-  const isThere = async (command: string) => (await run(command, ['--version'], root, signal)).isThere;
+  // macOS has programs of these names that say what to install.
+  const isThere = async (command: string) => (await run(command, ['--version'], root, signal)).code === 0;
   const oneOf = async (...commands: string[]) => (await Promise.all(commands.map(isThere))).includes(true);
   const { said } = await run('cmake', ['--version'], root, signal);
   const found = /version (\d+)\.(\d+)/.exec(said);
@@ -108,27 +118,38 @@ async function compile(folder: string, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** Runs a program to its end. ERR_ABORTED once the signal is aborted, which ends the program. */
+/** Runs a program to its end. ERR_ABORTED once the signal is aborted: then the program and all that it has started have ended. */
 function run(command: string, args: string[], cwd: string, signal: AbortSignal): Promise<Ended> {
   return new Promise((resolve, reject) => {
-    const options = { cwd, signal, stdio: 'pipe' } as const;
+    assertGoesOn(signal);
+    const isWindows = process.platform === 'win32';
+    const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !unfit.test(name)));
+    // Elsewhere the program leads a group of processes, which a signal reaches as a whole: make and compilers, too.
+    const options = { cwd, env, detached: !isWindows, stdio: 'pipe' } as const;
     // On Windows npm is a command file, which takes a shell.
-    const takesShell = process.platform === 'win32' && command === 'npm';
-    const child = takesShell
-      ? spawn([command, ...args].join(' '), { ...options, shell: true })
-      : spawn(command, args, options);
+    const child =
+      isWindows && command === 'npm'
+        ? spawn([command, ...args].join(' '), { ...options, shell: true })
+        : spawn(command, args, options);
+    const endListening = onAbort(signal, () => {
+      try {
+        if (isWindows || child.pid === undefined) child.kill();
+        else process.kill(-child.pid, 'SIGTERM');
+      } catch {
+        // All have ended already.
+      }
+    });
     child.stdin.end();
     let said = '';
     const add = (text: string) => void (said += text);
     child.stdout.setEncoding('utf8').on('data', add);
     child.stderr.setEncoding('utf8').on('data', add);
-    child.on('error', (error) => {
+    const end = (ended: Ended) => {
+      endListening();
       if (signal.aborted) reject(new AbortError(signal));
-      else resolve({ code: null, said: error.message, isThere: false });
-    });
-    child.on('close', (code) => {
-      if (signal.aborted) reject(new AbortError(signal));
-      else resolve({ code, said, isThere: true });
-    });
+      else resolve(ended);
+    };
+    child.on('error', (error) => end({ code: null, said: error.message, isThere: false }));
+    child.on('close', (code) => end({ code, said, isThere: true }));
   });
 }

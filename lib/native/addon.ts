@@ -1,3 +1,4 @@
+import { realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { shared } from '../copies';
 import { reasonOf, ScoreSdeError, type ErrorCode } from '../errors';
@@ -49,6 +50,20 @@ function deniedBy(cause: unknown): string | undefined {
   return isDenied(root) ? deniedPath(root) : undefined;
 }
 
+/**
+ * What compiles the addon of this copy of the package, where `npx score-sde` need not be this copy: where it is another's dependency,
+ * or Yarn keeps it in a folder of its own.
+ */
+function ownBuild(): string {
+  try {
+    if (realpathSync(join('node_modules', 'score-sde')) === realpathSync(root)) return '';
+  } catch {
+    // The working folder has no such package.
+  }
+  const node = process.versions.pnp === undefined ? 'node' : 'yarn node';
+  return `, "${node} ${join(root, 'dist', 'cli', 'main.js')} build" one for this copy of the package`;
+}
+
 function load(): Native {
   try {
     const place = folder();
@@ -61,7 +76,7 @@ function load(): Native {
     throw new ScoreSdeError(
       'ERR_NATIVE',
       `score-sde has no working binary for ${process.platform}-${process.arch}; ` +
-        `"npx score-sde build" compiles one where CMake and a C++20 compiler are found (${reasonOf(cause)})`,
+        `"npx score-sde build" compiles one where CMake and a C++20 compiler are found${ownBuild()} (${reasonOf(cause)})`,
       { cause },
     );
   }

@@ -1,7 +1,9 @@
 // node test/package/bundlers.mjs [NAME...]: bundles a program by each tool of docs/deploying.md, with the package external and inlined,
 // and runs the bundles. It takes the tools from the npm registry, so it is no part of the tests.
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -102,6 +104,16 @@ function bundle(name, script, isRight) {
   report(name, made.status === 0 && isRight(said), made.stdout + made.stderr + said);
 }
 
+/** Next.js takes a port, and does not say which one it was given for 0. */
+async function freePort() {
+  const listener = createServer().listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  const { port } = listener.address();
+  listener.close();
+  await once(listener, 'close');
+  return port;
+}
+
 /** Next.js: a standalone server, moved elsewhere, answers a request with a picture; inlined, `next build` gives the advice. */
 async function next(bundler) {
   const library = `./node_modules/onnxruntime-node/bin/napi-v6/${process.platform}/${process.arch}/*.so*`;
@@ -124,14 +136,15 @@ async function next(bundler) {
     const { stdout, stderr } = spawnSync('npx', ['next', 'build', bundler], { cwd: folder, env, encoding: 'utf8' });
     return stdout + stderr;
   };
-  report(`next ${bundler}, inlined`, advises(build('')));
+  const inlined = build('');
+  report(`next ${bundler}, inlined`, advises(inlined), inlined);
   const said = build(`serverExternalPackages: ['score-sde'], ${tracing}`);
   const elsewhere = mkdtempSync(join(tmpdir(), 'score-sde-standalone-'));
   cpSync(at('.next/standalone'), elsewhere, { recursive: true, verbatimSymlinks: true });
-  const port = '3917';
+  const port = await freePort();
   const server = spawn(process.execPath, ['server.js'], {
     cwd: elsewhere,
-    env: { ...env, PORT: port, HOSTNAME: '127.0.0.1' },
+    env: { ...env, PORT: String(port), HOSTNAME: '127.0.0.1' },
     stdio: 'ignore',
   });
   let answer = said;
@@ -139,7 +152,7 @@ async function next(bundler) {
     await new Promise((resolve) => setTimeout(resolve, 500));
     answer = await fetch(`http://127.0.0.1:${port}/sample`).then((response) => response.text(), String);
   }
-  server.kill();
+  if (server.kill()) await once(server, 'exit');
   report(`next ${bundler}, external and standalone`, runs(answer), said + answer);
   rmSync(elsewhere, { recursive: true });
 }

@@ -1,11 +1,13 @@
-import { execFile, execFileSync } from 'node:child_process';
+import { execFile, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { chmod, cp, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, readdir, readFile, realpath, rm, symlink, writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 import { removeFolders, temporaryFolder } from '../support/folders';
 import { root } from '../support/paths';
 import { pack, userEnvironment, type Tarball } from '../support/tarball';
+import { until } from '../support/until';
 
 // The tarball, installed as users install it: with a prebuilt binary, without one, without a compiler. Linux only; the
 // binaries come from npm run prebuildify.
@@ -113,6 +115,16 @@ describe('without a prebuilt binary', () => {
     expect(stdout.trim().split('\n')).toHaveLength(1);
   });
 
+  test('of a copy that the working folder does not hold itself, the sentence says what compiles that one', async () => {
+    const elsewhere = await temporaryFolder();
+    const own = join(folder, 'node_modules/score-sde');
+    const script = `try { require(${JSON.stringify(own)}) } catch ({ message }) { console.log(message) }`;
+    const { stdout } = await run(process.execPath, ['-e', script], elsewhere, bare);
+    expect(stdout).toContain('"npx score-sde build" compiles one where CMake and a C++20 compiler are found, ');
+    const [, file] = /"node (\S+) build" one for this copy of the package \(/.exec(stdout)!;
+    expect(file).toBe(join(await realpath(own), 'dist/cli/main.js'));
+  });
+
   test('--help and --version need none', async () => {
     const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
     expect((await command(folder, bare, '--version')).stdout).toBe(`${version}\n`);
@@ -139,6 +151,61 @@ describe('without a prebuilt binary', () => {
     expect(await failure(userEnvironment({ PATH }))).toBe(
       'score-sde: to compile the addon, install what is missing: CMake 3.23 or later, not 3.18 (ERR_NATIVE)\n',
     );
+  });
+
+  /** A folder for PATH with these scripts of a shell, too. */
+  const scripted = async (scripts: Record<string, string>, ...commands: string[]): Promise<string> => {
+    const path = await folderWith(...needed, ...commands);
+    for (const [name, script] of Object.entries(scripts))
+      await writeFile(join(path, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    return path;
+  };
+
+  test('score-sde build takes no program that only says what to install', async () => {
+    const shim = 'echo install the command line tools >&2; exit 1';
+    const PATH = await scripted({ 'g++': shim, 'clang++': shim, make: shim }, 'cmake');
+    expect(await failure(userEnvironment({ PATH }))).toBe(
+      'score-sde: to compile the addon, install what is missing: ' +
+        'a C++20 compiler, g++ or clang++; make or ninja (ERR_NATIVE)\n',
+    );
+  });
+
+  test("score-sde build fetches its tools without the outer npm's places, and with its registry", async () => {
+    const told = join(await temporaryFolder(), 'told');
+    const PATH = await scripted({ npm: `env > ${told}; exit 1` }, 'cmake', 'g++', 'make');
+    const npm_config_registry = 'http://localhost:1/';
+    const outer = {
+      npm_config_global: 'true',
+      NPM_CONFIG_OMIT: 'dev',
+      npm_config_workspace: 'a',
+      npm_config_prefix: '/a',
+    };
+    await failure(userEnvironment({ PATH, npm_config_registry, ...outer }));
+    const settings = (await readFile(told, 'utf8')).split('\n').filter((line) => /^npm_config_/i.test(line));
+    expect(settings.filter((line) => !line.startsWith('npm_config_cache='))).toEqual([
+      `npm_config_registry=${npm_config_registry}`,
+    ]);
+  });
+
+  test('a signal ends score-sde build with all that it has started', async () => {
+    const temporary = await temporaryFolder();
+    const started = join(await temporaryFolder(), 'started');
+    // As make and a compiler: what the program starts would go on without it.
+    const script = `sleep 1000 & echo $! >${started}.part; mv ${started}.part ${started}; wait`;
+    const PATH = await scripted({ npm: script }, 'cmake', 'g++', 'make', 'sleep', 'mv');
+    const child = spawn(process.execPath, [join(folder, 'node_modules/score-sde/dist/cli/main.js'), 'build'], {
+      cwd: folder,
+      env: userEnvironment({ PATH, TMPDIR: temporary }),
+      stdio: 'ignore',
+    });
+    const ended = once(child, 'exit');
+    await until(() => existsSync(started));
+    child.kill('SIGINT');
+    expect(await ended).toEqual([130, null]);
+    const number = readFileSync(started, 'utf8').trim();
+    const { stdout } = spawnSync('ps', ['-o', 'stat=', '-p', number], { encoding: 'utf8' });
+    expect(stdout).toMatch(/^Z|^$/); // gone, or a zombie where nobody asks for its end
+    expect(await readdir(temporary)).toEqual([]);
   });
 
   test('score-sde build without npm, without its registry, and where the package is read only', async () => {

@@ -1,7 +1,9 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { cp, mkdir, readFile, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, join, posix } from 'node:path';
+import ts from 'typescript';
+import { nativePath } from '../../lib/native/addon';
 import { removeFolders, temporaryFolder } from '../support/folders';
 import { root } from '../support/paths';
 import { userEnvironment } from '../support/tarball';
@@ -16,8 +18,13 @@ interface Manifest {
 }
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Manifest;
 
+const at = (base: string) => ({
+  repository: { type: 'git', url: `git+${base}.git` },
+  homepage: base,
+  bugs: { url: `${base}/issues` },
+});
 const base = 'https://github.com/somebody/score-sde';
-const named = { repository: { type: 'git', url: `git+${base}.git` }, homepage: base, bugs: { url: `${base}/issues` } };
+const named = at(base);
 
 /** A copy of what the release's scripts look at, with these values in its package.json. */
 async function copyOf(values: object): Promise<string> {
@@ -31,11 +38,42 @@ async function copyOf(values: object): Promise<string> {
 const npm = (cwd: string, ...args: string[]) =>
   spawnSync('npm', args, { cwd, env: userEnvironment(), encoding: 'utf8', shell: process.platform === 'win32' });
 
+/** How a binary of each platform begins: its format's mark, and the number of its processor. */
+const headers: Record<string, Buffer> = {
+  'linux-x64': elf(62),
+  'linux-arm64': elf(183),
+  'darwin-x64': macho(7),
+  'darwin-arm64': macho(12),
+  'win32-x64': pe(0x8664),
+};
+
+function elf(machine: number): Buffer {
+  const header = Buffer.alloc(64);
+  header.write('\x7fELF\x02\x01\x01', 'latin1');
+  header.writeUInt16LE(machine, 18);
+  return header;
+}
+
+function macho(processor: number): Buffer {
+  const header = Buffer.alloc(32);
+  header.set([0xcf, 0xfa, 0xed, 0xfe, processor, 0, 0, 1]);
+  return header;
+}
+
+function pe(machine: number): Buffer {
+  const header = Buffer.alloc(256);
+  header.write('MZ');
+  header.writeUInt32LE(0x80, 0x3c);
+  header.write('PE\0\0', 0x80);
+  header.writeUInt16LE(machine, 0x84);
+  return header;
+}
+
 describe('npm publish', () => {
   const publish = (folder: string) => npm(folder, 'publish', '--dry-run');
 
   test('refuses placeholders, a version without its changes, and binaries that are not there', async () => {
-    const { status, stderr } = publish(await copyOf({ version: '7.8.9' }));
+    const { status, stderr } = publish(await copyOf({ ...at('https://github.com/OWNER/score-sde'), version: '7.8.9' }));
     expect(status).not.toBe(0);
     for (const key of ['repository', 'homepage', 'bugs'])
       expect(stderr).toMatch(new RegExp(`^check-release: package.json: ${key} is a placeholder, \\S+/OWNER/`, 'm'));
@@ -48,23 +86,59 @@ describe('npm publish', () => {
     const scripts = { prepublishOnly: manifest.scripts.prepublishOnly };
     const folder = await copyOf({ ...named, scripts, publishConfig: {}, version: '7.8.9', files: ['prebuilds'] });
     const changes = join(folder, 'CHANGELOG.md');
-    await writeFile(changes, (await readFile(changes, 'utf8')).replace('## Unreleased', '## 7.8.9 - 2030-01-02'));
+    await writeFile(changes, (await readFile(changes, 'utf8')).replace(/^## .*/m, '## 7.8.9 - 2030-01-02'));
     const table = await readFile(join(folder, 'prebuilds/README.md'), 'utf8');
     const files = [...table.matchAll(/`([a-z0-9-]+\/\S+\.node)`/g)].map(([, file]) => file!);
     expect(files.length).toBeGreaterThanOrEqual(5);
     for (const file of [...files, 'linux-x64/score-sde.node']) {
       await mkdir(dirname(join(folder, 'prebuilds', file)), { recursive: true });
-      await writeFile(join(folder, 'prebuilds', file), '');
+      await writeFile(join(folder, 'prebuilds', file), headers[dirname(file)]!);
     }
     expect(publish(folder).stderr).toMatch(
       /^check-release: prebuilds\/linux-x64\/score-sde\.node is not in the table of its README\.md$/m,
     );
     const check = await readFile(join(folder, 'prebuilds/README.md'), 'utf8');
     await writeFile(join(folder, 'prebuilds/README.md'), `${check}\n| \`linux-x64/score-sde.node\` |\n`);
-    expect(spawnSync(process.execPath, ['scripts/check-release.js'], { cwd: folder, encoding: 'utf8' })).toMatchObject({
-      status: 0,
-      stderr: '',
+    const checked = (env: NodeJS.ProcessEnv) => {
+      const options = {
+        cwd: folder,
+        env: userEnvironment({ GITHUB_REF_TYPE: 'branch', ...env }),
+        encoding: 'utf8',
+      } as const;
+      const { status, stderr } = spawnSync(process.execPath, ['scripts/check-release.js'], options);
+      return { status, stderr };
+    };
+    const nothing = { status: 0, stderr: '' };
+    expect(checked({ GITHUB_REF_NAME: 'main' })).toEqual(nothing);
+
+    const ofTag = (tag: string) => checked({ GITHUB_REF_TYPE: 'tag', GITHUB_REF_NAME: tag });
+    expect(ofTag('v7.8.9')).toEqual(nothing);
+    expect(ofTag('v7.8.8')).toEqual({
+      status: 1,
+      stderr: 'check-release: package.json: the version is 7.8.9, and the tag v7.8.8\n',
     });
+
+    const file = 'linux-arm64/score-sde.glibc.node';
+    const others = Object.entries(headers).filter(([name]) => name !== dirname(file));
+    for (const content of [Buffer.alloc(0), Buffer.alloc(100), ...others.map(([, header]) => header)]) {
+      await writeFile(join(folder, 'prebuilds', file), content);
+      expect(checked({})).toEqual({
+        status: 1,
+        stderr: `check-release: prebuilds/${file} is no binary of linux-arm64\n`,
+      });
+    }
+  });
+
+  test('knows the format of the binary that is built here', async () => {
+    const folder = await copyOf(named);
+    const platform = `${process.platform}-${process.arch}`;
+    const table = await readFile(join(folder, 'prebuilds/README.md'), 'utf8');
+    const file = table.match(new RegExp(`${platform}/[\\w.-]+\\.node`))![0];
+    await mkdir(join(folder, 'prebuilds', platform));
+    await cp(nativePath(), join(folder, 'prebuilds', file));
+    const { stderr } = spawnSync(process.execPath, ['scripts/check-release.js'], { cwd: folder, encoding: 'utf8' });
+    expect(stderr).toContain('is missing');
+    expect(stderr).not.toContain(`prebuilds/${file} `);
   });
 });
 
@@ -100,4 +174,59 @@ test('installing a clone runs no script of onnxruntime-node, which would downloa
   const scripted = Object.entries(lock.packages).filter(([, { hasInstallScript }]) => hasInstallScript);
   const names = scripted.map(([path]) => path.replace(/^.*node_modules\//, ''));
   expect(names.filter((name) => !(name in manifest.allowScripts))).toEqual([]);
+});
+
+describe('where ONNX Runtime has no library', () => {
+  const suites = JSON.parse(readFileSync(join(root, 'test/network-free-suites.json'), 'utf8')) as string[];
+  const read = (path: string) => readFileSync(join(root, path), 'utf8');
+
+  /** A file of the tests and all that it imports of them. */
+  function withImports(file: string, found = new Set<string>()): Set<string> {
+    if (found.has(file)) return found;
+    found.add(file);
+    for (const { fileName } of ts.preProcessFile(read(file), true, true).importedFiles) {
+      const path = posix.join(posix.dirname(file), fileName);
+      if (!fileName.startsWith('.') || !path.startsWith('test/')) continue;
+      withImports(
+        [`${path}.ts`, path].find((each) => existsSync(join(root, each)))!,
+        found,
+      );
+    }
+    return found;
+  }
+
+  /** What opens ONNX Runtime: itself, this package's calls that do, and the command line. */
+  const opens =
+    /onnxruntime-node|\b(OnnxModel|InferenceSession|fromInferenceSession|fromPretrained)\b|support\/command|dist\/cli/;
+  const opening = (suite: string) => [...withImports(suite)].filter((file) => opens.test(read(file)));
+
+  test('a suite that opens it is found', () => {
+    expect(opening('test/digits.golden.test.ts')).toContain('test/digits.golden.test.ts');
+    expect(opening('test/order.test.ts')).toEqual(['test/support/bad-tensors.ts']);
+  });
+
+  test.each(suites)('%s opens none', (suite) => {
+    expect(opening(suite)).toEqual([]);
+  });
+});
+
+test('prebuildify refuses what it cannot make, in one sentence', () => {
+  const names = [`${process.platform}-${process.arch}`, 'plan9-x64'];
+  const { status, stderr } = spawnSync(process.execPath, ['scripts/prebuildify.js', ...names], {
+    cwd: root,
+    encoding: 'utf8',
+  });
+  expect(status).toBe(1);
+  expect(stderr).toMatch(/^prebuildify: plan9-x64 is not made on \S+: .*\b[a-z0-9]+-(x64|arm64)\b.* can be\n$/);
+});
+
+test('a clone without development dependencies says so in one sentence', async () => {
+  const folder = await copyOf({});
+  await mkdir(join(folder, 'node_modules'));
+  await cp(join(root, 'node_modules/node-gyp-build'), join(folder, 'node_modules/node-gyp-build'), { recursive: true });
+  const { status, stderr } = spawnSync(process.execPath, ['scripts/prepare.js'], { cwd: folder, encoding: 'utf8' });
+  expect({ status, stderr }).toEqual({
+    status: 1,
+    stderr: 'score-sde: what compiles this clone is not installed: npm install, without --omit=dev, installs it\n',
+  });
 });

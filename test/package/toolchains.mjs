@@ -73,9 +73,9 @@ if (!packed.ok || !tarball) throw new Error(packed.said);
 const wanted = [`file:${join(work, tarball)}`, `onnxruntime-node@${ort}`];
 
 const digest = /digest \w{64}/;
-const expected = digest.exec(
-  run(folderFor('expected'), 'node', '-e', program.replace("'score-sde'", JSON.stringify(root))).said,
-)?.[0];
+const here = run(folderFor('expected'), 'node', '-e', program.replace("'score-sde'", JSON.stringify(root)));
+const expected = digest.exec(here.said)?.[0];
+if (expected === undefined) throw new Error(here.said);
 
 /** Commands that install; then the command that runs the program. What an installer says of scripts is a failure. */
 const npx = (name, ...args) => ['npx', '--yes', name, ...args];
