@@ -210,8 +210,9 @@ test('the JSON of an IPC handle: a typed error for whatever is none', () => {
       const ending = await waitsOf(async () => {
         taken.dispose();
         while (memoryUsage().used === used) await new Promise(setImmediate);
+        Tensor.empty([1000], { device: 'cuda' });
       });
-      // A callback tells the end of the use here; then the deleter is called.
+      // A callback tells the end of the use here; then the deleter is called, and the memory taken again.
       console.log(JSON.stringify([lending, taking, ending.slice(1)]));`);
     expect(JSON.parse(said)).toEqual([[`${ordered} own`], [`own ${ordered}`], [`own ${ordered}`]]);
   });

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "binding/args.hpp"
@@ -72,8 +73,14 @@ struct Lent {
 
   static void end(dlpack::ManagedTensorVersioned* managed) {
     const std::unique_ptr<Lent> lent(static_cast<Lent*>(managed->context));
-    // If the streams cannot be ordered, this waits.
-    if (!lent->memory.context->reuseAfter(lent->stream).ok()) lent->memory.context->synchronize();
+    cuda::Context& context = *lent->memory.context;
+    bool isOrdered = false;
+    try {
+      isOrdered = context.reuseAfter(lent->stream).ok();
+    } catch (const std::bad_alloc&) {
+      // The consumer's code is C. Waiting takes no memory.
+    }
+    if (!isOrdered) context.synchronize();
   }
 };
 

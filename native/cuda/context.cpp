@@ -1,7 +1,6 @@
 #include <cstring>
 
 #include "cuda/backend.hpp"
-#include "cuda/capture.hpp"
 #include "cuda/check.hpp"
 #include "cuda/device.hpp"
 #include "cuda/devices.hpp"
@@ -105,6 +104,7 @@ class DeviceContext final : public Context {
   }
 
   Status precede(uintptr_t other) override {
+    TRY_STATUS(pool_->order());  // here, too: who lends again and again, and takes no memory, would pile up events
     const std::lock_guard lock(order_);
     TRY_ON_DEVICE(device());
     TRY_CUDA(cudaEventRecord, streams_->after, streams_->work);
@@ -112,18 +112,7 @@ class DeviceContext final : public Context {
     return {};
   }
 
-  Status reuseAfter(uintptr_t other) override {
-    TRY_ON_DEVICE(device());
-    bool captured = false;
-    TRY_STATUS(isCapturing(streams_->work, captured));
-    if (!captured) return waitFor(other);
-    const Relaxed relaxed;
-    TRY_STATUS(relaxed.status());
-    const std::lock_guard lock(order_);
-    TRY_CUDA(cudaEventRecord, streams_->before, streamOf(other));
-    TRY_CUDA(cudaEventSynchronize, streams_->before);
-    return {};
-  }
+  Status reuseAfter(uintptr_t other) override { return pool_->reuseAfter(streamOf(other)); }
 
   Status makeCurrent() override {
     TRY_CUDA(cudaSetDevice, device());

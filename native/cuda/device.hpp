@@ -54,8 +54,8 @@ class Context {
   virtual uintptr_t stream() const = 0;
   virtual Status waitFor(uintptr_t other) = 0;
   virtual Status precede(uintptr_t other) = 0;
-  /// What is given back from now on is used again after what is on `other` now. On any thread. The host waits for
-  /// `other` where this stream is captured: a capture takes no order against what is outside of it.
+  /// What is given back from now on is used again after what is on `other` now. On any thread. Waits for nothing, but
+  /// for a stream of another device. Nothing is to be waited for where `other` is captured.
   virtual Status reuseAfter(uintptr_t other) = 0;
   /// Makes the device the calling thread's, for libraries that take it from there.
   virtual Status makeCurrent() = 0;

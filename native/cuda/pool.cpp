@@ -71,6 +71,10 @@ Pool::~Pool() {
     pools().all.erase(this);
   }
   const OnDevice here(streams_->device);
+  for (cudaEvent_t other : others_) {
+    cudaEventSynchronize(other);
+    cudaEventDestroy(other);
+  }
   for (const auto& [size, data] : free_) cudaFree(data);
 }
 
@@ -79,8 +83,11 @@ Status Pool::allocate(size_t bytes, std::shared_ptr<Buffer>& out) {
   Place place;
   {
     const std::lock_guard lock(mutex_);
-    // The last of its size that was given back: the device's cache may still hold it.
-    if (const auto next = free_.upper_bound(size); next != free_.begin() && std::prev(next)->first == size) {
+    TRY_STATUS(orderLocked());
+    // The last of its size that was given back: the device's cache may still hold it. A captured stream takes no order
+    // against what is outside of its capture, and so nothing that others may still use.
+    if (const auto next = free_.upper_bound(size);
+        others_.empty() && next != free_.begin() && std::prev(next)->first == size) {
       place = free_.extract(std::prev(next));
       usage_.kept -= size;
       usage_.used += size;
@@ -96,6 +103,44 @@ Status Pool::allocate(size_t bytes, std::shared_ptr<Buffer>& out) {
     usage_.used += size;
   }
   out = std::make_shared<Block>(shared_from_this(), std::move(place), bytes);
+  return {};
+}
+
+Status Pool::reuseAfter(cudaStream_t other) {
+  TRY_ON_DEVICE(streams_->device);
+  const Relaxed relaxed;
+  TRY_STATUS(relaxed.status());
+  bool captured = false;
+  TRY_STATUS(isCapturing(other, captured));
+  if (captured) return {};  // its work is done when the graph is launched, which no order here foresees
+  std::list<cudaEvent_t> made(1);
+  TRY_CUDA(cudaEventCreateWithFlags, &made.front(), cudaEventDisableTiming);
+  if (!checked(cudaEventRecord(made.front(), other), "cudaEventRecord").ok()) {
+    cudaEventDestroy(made.front());
+    // A stream of another device takes no event of this one: the host waits for it.
+    TRY_CUDA(cudaStreamSynchronize, other);
+    return {};
+  }
+  const std::lock_guard lock(mutex_);
+  others_.splice(others_.end(), made);
+  return {};
+}
+
+Status Pool::order() {
+  const std::lock_guard lock(mutex_);
+  return orderLocked();
+}
+
+Status Pool::orderLocked() {
+  if (others_.empty()) return {};
+  TRY_ON_DEVICE(streams_->device);
+  bool captured = false;
+  TRY_STATUS(isCapturing(streams_->work, captured));
+  if (captured) return {};
+  for (; !others_.empty(); others_.pop_front()) {
+    TRY_CUDA(cudaStreamWaitEvent, streams_->work, others_.front(), 0);
+    cudaEventDestroy(others_.front());
+  }
   return {};
 }
 
@@ -115,6 +160,7 @@ Context::Usage Pool::usage() const {
 Status Pool::trim() {
   const std::lock_guard lock(mutex_);
   TRY_ON_DEVICE(streams_->device);
+  TRY_STATUS(orderLocked());
   TRY_CUDA(cudaStreamSynchronize, streams_->work);
   while (!free_.empty()) {
     const auto [size, data] = *free_.begin();

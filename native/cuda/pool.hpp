@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -22,6 +23,11 @@ class Pool : public std::enable_shared_from_this<Pool> {
   Pool& operator=(const Pool&) = delete;
 
   Status allocate(size_t bytes, std::shared_ptr<Buffer>& out);
+  /// What is given back from now on is used again after what is on `other` now. On any thread. It only records an event:
+  /// whether the pool's stream is captured is known to the thread of its environment alone.
+  Status reuseAfter(cudaStream_t other);
+  /// Has the stream wait for the events of reuseAfter(), unless it is captured. allocate() does so, too.
+  Status order();
   /// As trim(), of every pool of the process on a device. Memory of a stream that is captured stays, since such a
   /// stream does not come to its end.
   static Status trimAll(int device);
@@ -35,10 +41,12 @@ class Pool : public std::enable_shared_from_this<Pool> {
   /// The place of a block in `free_`. The block keeps it while it is used, so that giving back allocates nothing.
   using Place = Free::node_type;
   void take(Place&& place);
+  Status orderLocked();
 
   const std::shared_ptr<const Streams> streams_;
   mutable std::mutex mutex_;
   Free free_;
+  std::list<cudaEvent_t> others_;  // of reuseAfter(), for which the stream does not wait yet
   Context::Usage usage_;
 };
 

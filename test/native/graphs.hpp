@@ -118,6 +118,9 @@ inline void aroundCaptures() {
       check(context->backend().step(paramsOf(c, rows, {}, o, Place::Device), nullptr));
       check(context->reuseAfter(1));  // cudaStreamLegacy
       check(context->reuseAfter(other->stream()));
+      // Whose own stream is captured gives back, too: the other context is not to join the capture.
+      check(other->reuseAfter(context->stream()));
+      if (!takes(*other, 512)) fail("waits for a capture");
       if (takes(*other, 3 * kLarge)) return;
       // The captured stream's memory stays, so that there is no room for two such blocks.
       if (takes(*other, 2 * kLarge - (size_t{1} << 18))) fail("took memory of a stream that is captured");
