@@ -167,15 +167,9 @@ export function fromDLPack(external: object, options: StreamOptions = {}): Share
   const stream = dlpackStream(options.stream);
   const tensorTypes = Object.keys(formats) as TensorType[];
   const known = tensorTypes.flatMap((type) => formats[type].slice(1) as number[]);
-  const { handle, device, dims, format, readOnly } = native.deviceFromDlpack(external, known);
+  const { handle, device, dims, format, readOnly } = native.deviceFromDlpack(external, known, stream);
   taken.add(external);
   const type = tensorTypes[format]!;
-  try {
-    native.deviceWaitFor(device, stream);
-  } catch (error) {
-    native.deviceRelease(handle);
-    throw error;
-  }
   const length = sizeOfDims(dims, 'dims');
   return { type, memory: new DeviceMemory(handle, device, length, length * elementBytes(type), readOnly), dims };
 }

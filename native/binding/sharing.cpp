@@ -180,8 +180,8 @@ Status measure(const dlpack::Tensor& tensor, size_t& bytes) {
   return {};
 }
 
-/// deviceFromDlpack(external, formats): { handle, device, dims, format, readOnly }. Takes ownership of the DLPack
-/// tensor, unless it throws.
+/// deviceFromDlpack(external, formats, stream): { handle, device, dims, format, readOnly }. What is enqueued from now on
+/// comes after what is on `stream` now. Takes ownership of the DLPack tensor, unless it throws.
 Napi::Value fromDlpack(const Napi::CallbackInfo& info) {
   Args args(info);
   const Napi::Env env = info.Env();
@@ -205,6 +205,7 @@ Napi::Value fromDlpack(const Napi::CallbackInfo& info) {
   result.Set("dims", dims);
   result.Set("format", static_cast<double>(format));
   result.Set("readOnly", (managed->flags & dlpack::kReadOnly) != 0);
+  check(env, context->waitFor(static_cast<uintptr_t>(args.word())));
   const auto release = [managed] {
     if (managed->deleter != nullptr) managed->deleter(managed);
   };

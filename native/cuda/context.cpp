@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "cuda/backend.hpp"
+#include "cuda/capture.hpp"
 #include "cuda/check.hpp"
 #include "cuda/device.hpp"
 #include "cuda/devices.hpp"
@@ -96,6 +97,7 @@ class DeviceContext final : public Context {
   uintptr_t stream() const override { return reinterpret_cast<uintptr_t>(streams_->work); }
 
   Status waitFor(uintptr_t other) override {
+    TRY_STATUS(assertOrderly(other));
     const std::lock_guard lock(order_);
     TRY_ON_DEVICE(device());
     TRY_CUDA(cudaEventRecord, streams_->before, streamOf(other));
@@ -104,6 +106,7 @@ class DeviceContext final : public Context {
   }
 
   Status precede(uintptr_t other) override {
+    TRY_STATUS(assertOrderly(other));
     TRY_STATUS(pool_->order());  // here, too: who lends again and again, and takes no memory, would pile up events
     const std::lock_guard lock(order_);
     TRY_ON_DEVICE(device());
@@ -162,6 +165,16 @@ class DeviceContext final : public Context {
   Status trim() override { return pool_->trim(); }
 
  private:
+  /// The legacy default stream takes part in no capture: an order against it would end the one of this stream.
+  Status assertOrderly(uintptr_t other) const {
+    if (streamOf(other) != nullptr && streamOf(other) != cudaStreamLegacy) return {};
+    bool captured = false;
+    TRY_STATUS(isCapturing(streams_->work, captured));
+    if (!captured) return {};
+    return Status::error("ERR_STATE", "the stream is captured, in which the legacy default stream takes no part: name "
+                                      "a stream of the capture");
+  }
+
   const std::shared_ptr<Streams> streams_;
   const std::shared_ptr<Pool> pool_;
   std::mutex order_;  // of recording an event and waiting for it

@@ -50,7 +50,7 @@ class Context {
   virtual Status notify(void (*done)(void* data, Status status), void* data) = 0;
 
   /// The stream, and its order against others: what is enqueued next waits for what is on `other` now, or the other
-  /// way.
+  /// way. ERR_STATE for the legacy default stream while the own one is captured.
   virtual uintptr_t stream() const = 0;
   virtual Status waitFor(uintptr_t other) = 0;
   virtual Status precede(uintptr_t other) = 0;

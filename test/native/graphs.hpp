@@ -118,6 +118,8 @@ inline void aroundCaptures() {
       check(context->backend().step(paramsOf(c, rows, {}, o, Place::Device), nullptr));
       check(context->reuseAfter(1));  // cudaStreamLegacy
       check(context->reuseAfter(other->stream()));
+      for (const Status& refused : {context->waitFor(1), context->precede(1)})
+        if (refused.code != "ERR_STATE") fail("was ordered against a stream that no capture takes");
       // Whose own stream is captured gives back, too: the other context is not to join the capture.
       check(other->reuseAfter(context->stream()));
       if (!takes(*other, 512)) fail("waits for a capture");
