@@ -180,8 +180,8 @@ Status measure(const dlpack::Tensor& tensor, size_t& bytes) {
   return {};
 }
 
-/// deviceFromDlpack(external, formats, stream): { handle, device, dims, format, readOnly }. What is enqueued from now on
-/// comes after what is on `stream` now. Takes ownership of the DLPack tensor, unless it throws.
+/// deviceFromDlpack(external, formats, stream): { handle, device, dims, format, readOnly }. What is enqueued from now
+/// on comes after what is on `stream` now. Takes ownership of the DLPack tensor, unless it throws.
 Napi::Value fromDlpack(const Napi::CallbackInfo& info) {
   Args args(info);
   const Napi::Env env = info.Env();

@@ -171,8 +171,9 @@ class DeviceContext final : public Context {
     bool captured = false;
     TRY_STATUS(isCapturing(streams_->work, captured));
     if (!captured) return {};
-    return Status::error("ERR_STATE", "the stream is captured, in which the legacy default stream takes no part: name "
-                                      "a stream of the capture");
+    return Status::error("ERR_STATE",
+                         "the stream is captured, in which the legacy default stream takes no part: name "
+                         "a stream of the capture");
   }
 
   const std::shared_ptr<Streams> streams_;

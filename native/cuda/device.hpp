@@ -74,7 +74,7 @@ class Context {
     size_t used = 0, kept = 0;
   };
   virtual Usage usage() const = 0;
-  /// Gives back what the pool keeps; waits for the device.
+  /// Gives back what the pool keeps, unless the stream is captured; waits for the device.
   virtual Status trim() = 0;
 };
 

@@ -10,6 +10,7 @@ namespace score_sde::cuda {
 
 Streams::~Streams() {
   const OnDevice here(device);
+  const Relaxed relaxed;
   for (cudaStream_t stream : {work, out, told})
     if (stream != nullptr) cudaStreamDestroy(stream);
   for (cudaEvent_t event : {before, after})
