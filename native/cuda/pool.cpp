@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <iterator>
+#include <new>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -104,7 +105,12 @@ Status Pool::allocate(size_t bytes, std::shared_ptr<Buffer>& out) {
     const std::lock_guard lock(mutex_);
     usage_.used += size;
   }
-  out = std::make_shared<Block>(shared_from_this(), std::move(place), bytes);
+  try {
+    out = std::make_shared<Block>(shared_from_this(), std::move(place), bytes);
+  } catch (const std::bad_alloc&) {
+    take(std::move(place));
+    return Status::error("ERR_MEMORY", "not enough memory");
+  }
   return {};
 }
 
