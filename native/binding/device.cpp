@@ -298,9 +298,11 @@ Napi::Value wrapMemory(Napi::Env env, std::shared_ptr<cuda::Context> context, st
 }
 
 std::shared_ptr<cuda::Context> contextOf(Napi::Env env, int device) {
+  // The entry is this thread's alone, and stays where it is: opening a device takes long, and others need not wait.
   Environments& all = environments();
-  std::lock_guard lock(all.mutex);
+  std::unique_lock lock(all.mutex);
   const auto [mine, isNew] = all.of.try_emplace(env);
+  lock.unlock();
   if (isNew) napi_add_env_cleanup_hook(env, endContexts, static_cast<napi_env>(env));
   std::shared_ptr<cuda::Context>& context = mine->second[device];
   if (context == nullptr) check(env, cuda::open(device, context));
