@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { Generator, ScoreSdeError, Tensor, type ErrorCode, type IpcHandle } from '../lib';
+import { rowsOf } from '../lib/tensor/views';
 import { run } from './support/child';
 import { cudaDevices, isEmulated } from './support/devices';
 import { bitEqual } from './support/golden';
@@ -70,6 +71,12 @@ test('the JSON of an IPC handle: a typed error for whatever is none', () => {
     bitEqual(await taken.getData(), (await owner!.getData()).slice(12));
     new Generator(2).randn([1, 3, 4], { out: taken });
     bitEqual((await owner!.getData()).slice(12), await taken.getData());
+    for (const part of [taken, rowsOf(taken as Tensor, 0, 0)])
+      sentence(
+        failure(() => part.toDLPack()),
+        'ERR_STATE',
+        /memory of another owner cannot be lent to a third/,
+      );
     expect(deleted()).toBe(before);
     taken.dispose();
     taken.dispose();

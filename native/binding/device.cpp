@@ -96,6 +96,7 @@ class Slice final : public cuda::Buffer {
  public:
   Slice(std::shared_ptr<cuda::Buffer> whole, size_t offset, size_t bytes)
       : Buffer(static_cast<uint8_t*>(whole->data) + offset, bytes, whole->device), whole_(std::move(whole)) {}
+  bool isForeign() const override { return whole_->isForeign(); }
 
  private:
   const std::shared_ptr<cuda::Buffer> whole_;

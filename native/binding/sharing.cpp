@@ -59,7 +59,7 @@ Napi::Value fromPointer(const Napi::CallbackInfo& info) {
 /// The memory argument. Throws ERR_STATE for memory of another owner, which this addon must not lend.
 DeviceMemory& ownArg(const Napi::CallbackInfo& info) {
   DeviceMemory& memory = memoryArg(info);
-  if (dynamic_cast<ForeignBuffer*>(memory.buffer.get()) != nullptr)
+  if (memory.buffer->isForeign())
     fail(info.Env(), Status::error("ERR_STATE", "memory of another owner cannot be lent to a third: clone() it first"));
   return memory;
 }

@@ -17,6 +17,8 @@ class Buffer {
   virtual ~Buffer() = default;
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
+  /// Whether it is another owner's, and so not to be lent on.
+  virtual bool isForeign() const { return false; }
 
   void* const data;
   const size_t bytes;
