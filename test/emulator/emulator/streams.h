@@ -24,6 +24,7 @@ using cudaGraph_t = CUgraph_st*;
 using cudaGraphExec_t = CUgraph_st*;
 using cudaStream_t = CUstream_st*;
 using cudaEvent_t = CUevent_st*;
+#define cudaStreamLegacy reinterpret_cast<cudaStream_t>(1)
 using cudaStreamCallback_t = void (*)(cudaStream_t, cudaError_t, void*);
 
 enum cudaLaunchAttributeID {
