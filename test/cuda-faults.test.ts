@@ -74,7 +74,14 @@ const operations = `
       return data;
     },
     DLPack: async () => {
-      const taken = Tensor.fromDLPack((await there(1, [12])).toDLPack({ stream: streamOf() }), { stream: streamOf() });
+      const lent = (await there(1, [12])).toDLPack({ stream: streamOf() });
+      let taken;
+      try {
+        taken = Tensor.fromDLPack(lent, { stream: streamOf() });
+      } catch (error) {
+        Tensor.fromDLPack(lent).dispose(); // it has stayed with its maker, who ends it
+        throw error;
+      }
       const data = await taken.getData();
       taken.dispose();
       return data;

@@ -128,7 +128,8 @@ inline void aroundCaptures() {
       check(context->allocate(kLent, lent));
       if (lent->data == lentAt) fail("took memory in a capture that another stream may still use");
       for (const Status& refused : {context->waitFor(1), context->precede(1)})
-        if (refused.ok() || std::strcmp(refused.code, "ERR_STATE") != 0) fail("was ordered against a stream that no capture takes");
+        if (refused.ok() || std::strcmp(refused.code, "ERR_STATE") != 0)
+          fail("was ordered against a stream that no capture takes");
       // Whose own stream is captured gives back, too: the other context is not to join the capture.
       check(other->reuseAfter(context->stream()));
       if (!takes(*other, 512)) fail("waits for a capture");
