@@ -256,6 +256,7 @@ export interface Native {
   deviceFromDlpack(
     tensor: object,
     formats: number[],
+    stream: bigint,
   ): {
     handle: DeviceHandle;
     device: number;

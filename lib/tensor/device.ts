@@ -36,7 +36,7 @@ export function streamOf(device = 'cuda'): bigint {
  * Later work on this thread's stream of the device begins after the present work of `stream`. The host does not wait.
  * @param stream A cudaStream_t
  * @param device 'cuda' (cuda:0) or 'cuda:N'
- * @throws ScoreSdeError ERR_CONFIG (no stream, no CUDA device), ERR_CUDA_UNAVAILABLE, ERR_CUDA
+ * @throws ScoreSdeError ERR_CONFIG (no stream, no CUDA device), ERR_CUDA_UNAVAILABLE, ERR_CUDA, ERR_STATE (the legacy default stream while this thread's stream is captured)
  */
 export function waitForStream(stream: bigint, device = 'cuda'): void {
   assertStream(stream);
@@ -47,7 +47,7 @@ export function waitForStream(stream: bigint, device = 'cuda'): void {
  * Later work on `stream` begins after the present work of this thread's stream of the device. The host does not wait.
  * @param stream A cudaStream_t
  * @param device 'cuda' (cuda:0) or 'cuda:N'
- * @throws ScoreSdeError ERR_CONFIG (no stream, no CUDA device), ERR_CUDA_UNAVAILABLE, ERR_CUDA
+ * @throws ScoreSdeError ERR_CONFIG (no stream, no CUDA device), ERR_CUDA_UNAVAILABLE, ERR_CUDA, ERR_STATE (the legacy default stream while this thread's stream is captured)
  */
 export function signalStream(stream: bigint, device = 'cuda'): void {
   assertStream(stream);
@@ -64,7 +64,8 @@ export function memoryUsage(device = 'cuda'): { used: number; kept: number } {
 }
 
 /**
- * Returns to the device the memory that this thread keeps for new tensors. Waits for the device.
+ * Returns to the device the memory that this thread keeps for new tensors. Waits for the device. While this thread's stream is
+ * captured, the memory stays.
  * @param device 'cuda' (cuda:0) or 'cuda:N'
  * @throws ScoreSdeError ERR_CONFIG (no CUDA device), ERR_CUDA_UNAVAILABLE, ERR_CUDA
  */

@@ -45,7 +45,10 @@ export interface PointerOptions {
   device?: string | undefined;
   /** The owner of the memory, kept alive while the tensor is used. */
   owner?: unknown;
-  /** Called once, when the tensor is disposed or collected and the device has finished its work on it. */
+  /**
+   * Called once, when the tensor is disposed or collected and the device has finished its work on it. Not called where the thread
+   * ends before that (process.exit, terminate, an uncaught error).
+   */
   release?: (() => void) | undefined;
   /** The cudaStream_t that writes the elements: this package's work on the tensor begins after its present work. */
   stream?: bigint | undefined;
@@ -54,9 +57,10 @@ export interface PointerOptions {
 export interface StreamOptions {
   /**
    * The cudaStream_t on which the other library works with the tensor. Default 1n, the legacy default stream: all streams but
-   * those made with cudaStreamNonBlocking order themselves with it. 2n, the per-thread default stream, counts as 1n. toDLPack: the
-   * stream's later work begins after the present work on the tensor, and the memory is used again after what is on the stream
-   * when the deleter is called. fromDLPack: this package's work on the tensor begins after the stream's present work.
+   * those made with cudaStreamNonBlocking order themselves with it, so that a named stream leaves more work side by side. 2n, the
+   * per-thread default stream, counts as 1n. toDLPack: the stream's later work begins after the present work on the tensor, and
+   * memory that is given back is used again after what is on the stream when the deleter is called; the stream must live until
+   * then. fromDLPack: this package's work on the tensor begins after the stream's present work.
    */
   stream?: bigint | undefined;
 }
@@ -167,15 +171,9 @@ export function fromDLPack(external: object, options: StreamOptions = {}): Share
   const stream = dlpackStream(options.stream);
   const tensorTypes = Object.keys(formats) as TensorType[];
   const known = tensorTypes.flatMap((type) => formats[type].slice(1) as number[]);
-  const { handle, device, dims, format, readOnly } = native.deviceFromDlpack(external, known);
+  const { handle, device, dims, format, readOnly } = native.deviceFromDlpack(external, known, stream);
   taken.add(external);
   const type = tensorTypes[format]!;
-  try {
-    native.deviceWaitFor(device, stream);
-  } catch (error) {
-    native.deviceRelease(handle);
-    throw error;
-  }
   const length = sizeOfDims(dims, 'dims');
   return { type, memory: new DeviceMemory(handle, device, length, length * elementBytes(type), readOnly), dims };
 }

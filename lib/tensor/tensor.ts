@@ -319,9 +319,10 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
 
   /**
    * This tensor as a DLPack 1 tensor: a Node-API External of a DLManagedTensorVersioned. The consumer calls its deleter once,
-   * on any thread, when its last work with the tensor is enqueued on the `stream`. If this tensor has been disposed, the memory is
-   * given back then, and used again after that work.
-   * @throws ScoreSdeError ERR_CONFIG (a tensor on the CPU), ERR_STATE (memory of another owner), ERR_BUSY, ERR_DISPOSED
+   * on any thread but not from a callback of CUDA's, when its last work with the tensor is enqueued on the `stream`. If this tensor
+   * has been disposed, the memory is given back then, and used again after that work. Work on a tensor that lives on is ordered
+   * by waitForStream.
+   * @throws ScoreSdeError ERR_CONFIG (a tensor on the CPU), ERR_STATE (memory of another owner; the legacy default stream while this thread's stream is captured), ERR_BUSY, ERR_DISPOSED, ERR_CUDA
    */
   toDLPack(options?: StreamOptions): object {
     return toDLPack(assertTensor(this, 'toDLPack'), options);
@@ -331,7 +332,7 @@ export class Tensor<T extends TensorType = TensorType> implements TensorLike {
    * A tensor in the memory of a DLPack tensor (such an External) of another addon, used in place. This package calls the
    * deleter once, when the tensor is disposed or collected and the device has finished its work on it. Where fromDLPack
    * throws, the DLPack tensor stays with its maker. Read-only memory is refused as `out`.
-   * @throws ScoreSdeError ERR_DTYPE (no such element type), ERR_SHAPE (not contiguous), ERR_CONFIG (not on a CUDA device), ERR_CUDA_UNAVAILABLE, ERR_STATE (taken already)
+   * @throws ScoreSdeError ERR_DTYPE (no such element type), ERR_SHAPE (not contiguous), ERR_CONFIG (not on a CUDA device), ERR_CUDA_UNAVAILABLE, ERR_STATE (taken already; the legacy default stream while this thread's stream is captured), ERR_CUDA
    */
   static fromDLPack(external: object, options?: StreamOptions): Tensor {
     return Tensor.#owning(this, fromDLPack(external, options));

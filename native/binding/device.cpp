@@ -96,6 +96,7 @@ class Slice final : public cuda::Buffer {
  public:
   Slice(std::shared_ptr<cuda::Buffer> whole, size_t offset, size_t bytes)
       : Buffer(static_cast<uint8_t*>(whole->data) + offset, bytes, whole->device), whole_(std::move(whole)) {}
+  bool isForeign() const override { return whole_->isForeign(); }
 
  private:
   const std::shared_ptr<cuda::Buffer> whole_;
@@ -298,9 +299,11 @@ Napi::Value wrapMemory(Napi::Env env, std::shared_ptr<cuda::Context> context, st
 }
 
 std::shared_ptr<cuda::Context> contextOf(Napi::Env env, int device) {
+  // The entry is this thread's alone, and stays where it is: opening a device takes long, and others need not wait.
   Environments& all = environments();
-  std::lock_guard lock(all.mutex);
+  std::unique_lock lock(all.mutex);
   const auto [mine, isNew] = all.of.try_emplace(env);
+  lock.unlock();
   if (isNew) napi_add_env_cleanup_hook(env, endContexts, static_cast<napi_env>(env));
   std::shared_ptr<cuda::Context>& context = mine->second[device];
   if (context == nullptr) check(env, cuda::open(device, context));

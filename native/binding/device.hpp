@@ -52,6 +52,7 @@ class ForeignBuffer final : public cuda::Buffer {
   ForeignBuffer(Napi::Env env, std::shared_ptr<cuda::Context> context, void* data, size_t bytes,
                 std::function<void()> release);
   ~ForeignBuffer() override;
+  bool isForeign() const override { return true; }
 
  private:
   void sayFarewell();

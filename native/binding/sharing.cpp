@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "binding/args.hpp"
@@ -58,7 +59,7 @@ Napi::Value fromPointer(const Napi::CallbackInfo& info) {
 /// The memory argument. Throws ERR_STATE for memory of another owner, which this addon must not lend.
 DeviceMemory& ownArg(const Napi::CallbackInfo& info) {
   DeviceMemory& memory = memoryArg(info);
-  if (dynamic_cast<ForeignBuffer*>(memory.buffer.get()) != nullptr)
+  if (memory.buffer->isForeign())
     fail(info.Env(), Status::error("ERR_STATE", "memory of another owner cannot be lent to a third: clone() it first"));
   return memory;
 }
@@ -72,8 +73,14 @@ struct Lent {
 
   static void end(dlpack::ManagedTensorVersioned* managed) {
     const std::unique_ptr<Lent> lent(static_cast<Lent*>(managed->context));
-    // If the streams cannot be ordered, this waits.
-    if (!lent->memory.context->reuseAfter(lent->stream).ok()) lent->memory.context->synchronize();
+    cuda::Context& context = *lent->memory.context;
+    bool isOrdered = false;
+    try {
+      isOrdered = context.reuseAfter(lent->stream).ok();
+    } catch (const std::bad_alloc&) {
+      // The consumer's code is C. Waiting takes no memory.
+    }
+    if (!isOrdered) context.synchronize();
   }
 };
 
@@ -173,8 +180,8 @@ Status measure(const dlpack::Tensor& tensor, size_t& bytes) {
   return {};
 }
 
-/// deviceFromDlpack(external, formats): { handle, device, dims, format, readOnly }. Takes ownership of the DLPack
-/// tensor, unless it throws.
+/// deviceFromDlpack(external, formats, stream): { handle, device, dims, format, readOnly }. What is enqueued from now
+/// on comes after what is on `stream` now. Takes ownership of the DLPack tensor, unless it throws.
 Napi::Value fromDlpack(const Napi::CallbackInfo& info) {
   Args args(info);
   const Napi::Env env = info.Env();
@@ -198,6 +205,7 @@ Napi::Value fromDlpack(const Napi::CallbackInfo& info) {
   result.Set("dims", dims);
   result.Set("format", static_cast<double>(format));
   result.Set("readOnly", (managed->flags & dlpack::kReadOnly) != 0);
+  check(env, context->waitFor(static_cast<uintptr_t>(args.word())));
   const auto release = [managed] {
     if (managed->deleter != nullptr) managed->deleter(managed);
   };

@@ -97,6 +97,7 @@ class DeviceContext final : public Context {
   uintptr_t stream() const override { return reinterpret_cast<uintptr_t>(streams_->work); }
 
   Status waitFor(uintptr_t other) override {
+    TRY_STATUS(assertOrderly(other));
     const std::lock_guard lock(order_);
     TRY_ON_DEVICE(device());
     TRY_CUDA(cudaEventRecord, streams_->before, streamOf(other));
@@ -105,6 +106,8 @@ class DeviceContext final : public Context {
   }
 
   Status precede(uintptr_t other) override {
+    TRY_STATUS(assertOrderly(other));
+    TRY_STATUS(pool_->order());  // here, too: who lends again and again, and takes no memory, would pile up events
     const std::lock_guard lock(order_);
     TRY_ON_DEVICE(device());
     TRY_CUDA(cudaEventRecord, streams_->after, streams_->work);
@@ -112,18 +115,7 @@ class DeviceContext final : public Context {
     return {};
   }
 
-  Status reuseAfter(uintptr_t other) override {
-    TRY_ON_DEVICE(device());
-    bool captured = false;
-    TRY_STATUS(isCapturing(streams_->work, captured));
-    if (!captured) return waitFor(other);
-    const Relaxed relaxed;
-    TRY_STATUS(relaxed.status());
-    const std::lock_guard lock(order_);
-    TRY_CUDA(cudaEventRecord, streams_->before, streamOf(other));
-    TRY_CUDA(cudaEventSynchronize, streams_->before);
-    return {};
-  }
+  Status reuseAfter(uintptr_t other) override { return pool_->reuseAfter(streamOf(other)); }
 
   Status makeCurrent() override {
     TRY_CUDA(cudaSetDevice, device());
@@ -173,6 +165,17 @@ class DeviceContext final : public Context {
   Status trim() override { return pool_->trim(); }
 
  private:
+  /// The legacy default stream takes part in no capture: an order against it would end the one of this stream.
+  Status assertOrderly(uintptr_t other) const {
+    if (streamOf(other) != nullptr && streamOf(other) != cudaStreamLegacy) return {};
+    bool captured = false;
+    TRY_STATUS(isCapturing(streams_->work, captured));
+    if (!captured) return {};
+    return Status::error("ERR_STATE",
+                         "the stream is captured, in which the legacy default stream takes no part: name "
+                         "a stream of the capture");
+  }
+
   const std::shared_ptr<Streams> streams_;
   const std::shared_ptr<Pool> pool_;
   std::mutex order_;  // of recording an event and waiting for it

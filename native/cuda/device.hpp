@@ -17,6 +17,8 @@ class Buffer {
   virtual ~Buffer() = default;
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
+  /// Whether it is another owner's, and so not to be lent on.
+  virtual bool isForeign() const { return false; }
 
   void* const data;
   const size_t bytes;
@@ -50,12 +52,12 @@ class Context {
   virtual Status notify(void (*done)(void* data, Status status), void* data) = 0;
 
   /// The stream, and its order against others: what is enqueued next waits for what is on `other` now, or the other
-  /// way.
+  /// way. ERR_STATE for the legacy default stream while the own one is captured.
   virtual uintptr_t stream() const = 0;
   virtual Status waitFor(uintptr_t other) = 0;
   virtual Status precede(uintptr_t other) = 0;
-  /// What is given back from now on is used again after what is on `other` now. On any thread. The host waits for
-  /// `other` where this stream is captured: a capture takes no order against what is outside of it.
+  /// What is given back from now on is used again after what is on `other` now. On any thread. Waits for nothing, but
+  /// for a stream of another device. Nothing is to be waited for where `other` is captured.
   virtual Status reuseAfter(uintptr_t other) = 0;
   /// Makes the device the calling thread's, for libraries that take it from there.
   virtual Status makeCurrent() = 0;
@@ -74,7 +76,7 @@ class Context {
     size_t used = 0, kept = 0;
   };
   virtual Usage usage() const = 0;
-  /// Gives back what the pool keeps; waits for the device.
+  /// Gives back what the pool keeps, unless the stream is captured; waits for the device.
   virtual Status trim() = 0;
 };
 

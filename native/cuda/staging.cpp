@@ -10,6 +10,7 @@ namespace score_sde::cuda {
 
 Staging::~Staging() {
   const OnDevice here(device_);
+  const Relaxed relaxed;
   for (Piece& piece : pieces_) {
     if (piece.free != nullptr) cudaEventDestroy(piece.free);
     if (piece.data != nullptr) cudaFreeHost(piece.data);

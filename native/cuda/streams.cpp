@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <new>
 
 #include "cuda/capture.hpp"
 #include "cuda/check.hpp"
@@ -10,6 +11,7 @@ namespace score_sde::cuda {
 
 Streams::~Streams() {
   const OnDevice here(device);
+  const Relaxed relaxed;
   for (cudaStream_t stream : {work, out, told})
     if (stream != nullptr) cudaStreamDestroy(stream);
   for (cudaEvent_t event : {before, after})
@@ -64,8 +66,12 @@ Status Streams::next(size_t count, Words& found) {
 void Streams::take(Words given) {
   const std::lock_guard lock(mutex_);
   const OnDevice here(device);
-  // Without the event nothing tells when they are free: then they stay unused to the end.
-  if (checked(cudaEventRecord(given.free, work), "cudaEventRecord").ok()) free_[given.count].push_back(given);
+  // Without the event, or memory to note them, nothing tells when they are free: then they stay unused to the end.
+  try {
+    if (checked(cudaEventRecord(given.free, work), "cudaEventRecord").ok()) free_[given.count].push_back(given);
+  } catch (const std::bad_alloc&) {
+    // From a deleter nothing may be thrown.
+  }
 }
 
 }  // namespace score_sde::cuda

@@ -24,6 +24,7 @@ Status clear(void* memory, size_t bytes) {
 
 Tickets::~Tickets() {
   const OnDevice here(device_);
+  const Relaxed relaxed;
   for (uint32_t* const memory : grown_) cudaFree(memory);
 }
 

@@ -1,6 +1,8 @@
 // Steps in captured graphs, and after captures.
 #pragma once
 
+#include <cstring>
+
 #include "steps.hpp"
 
 namespace score_sde::parity {
@@ -110,6 +112,10 @@ inline void aroundCaptures() {
     Operands o(c, kTerms);
     keep(*context);
     keep(*other);
+    std::shared_ptr<cuda::Buffer> lent;
+    constexpr size_t kLent = 1000;
+    check(context->allocate(kLent, lent));
+    const void* const lentAt = lent->data;
     const auto takes = [&](cuda::Context& of, size_t bytes) {
       std::shared_ptr<cuda::Buffer> taken;
       return of.allocate(bytes, taken).ok();
@@ -118,6 +124,15 @@ inline void aroundCaptures() {
       check(context->backend().step(paramsOf(c, rows, {}, o, Place::Device), nullptr));
       check(context->reuseAfter(1));  // cudaStreamLegacy
       check(context->reuseAfter(other->stream()));
+      lent.reset();
+      check(context->allocate(kLent, lent));
+      if (lent->data == lentAt) fail("took memory in a capture that another stream may still use");
+      for (const Status& refused : {context->waitFor(1), context->precede(1)})
+        if (refused.ok() || std::strcmp(refused.code, "ERR_STATE") != 0)
+          fail("was ordered against a stream that no capture takes");
+      // Whose own stream is captured gives back, too: the other context is not to join the capture.
+      check(other->reuseAfter(context->stream()));
+      if (!takes(*other, 512)) fail("waits for a capture");
       if (takes(*other, 3 * kLarge)) return;
       // The captured stream's memory stays, so that there is no room for two such blocks.
       if (takes(*other, 2 * kLarge - (size_t{1} << 18))) fail("took memory of a stream that is captured");

@@ -24,6 +24,7 @@ using cudaGraph_t = CUgraph_st*;
 using cudaGraphExec_t = CUgraph_st*;
 using cudaStream_t = CUstream_st*;
 using cudaEvent_t = CUevent_st*;
+#define cudaStreamLegacy reinterpret_cast<cudaStream_t>(1)
 using cudaStreamCallback_t = void (*)(cudaStream_t, cudaError_t, void*);
 
 enum cudaLaunchAttributeID {
@@ -92,12 +93,16 @@ inline cudaError_t cudaDeviceSynchronize() {
   EMULATED_UNSAFE;
   return cudaSuccess;
 }
-/** A stream that is captured waits for what is of its capture alone. */
+/**
+ * A stream that is captured waits for what is of its capture alone. Stricter than CUDA for one that is not: it would join the
+ * capture of the event.
+ */
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned = 0) {
   EMULATED_CALL;
   CUgraph_st* const capture = emulator::captureOf(s);
   if (capture != nullptr && capture->number != e->capture)
     return capture->isInvalid = true, cudaErrorStreamCaptureIsolation;
+  if (capture == nullptr && e->capture != 0) return cudaErrorCapturedEvent;
   emulator::noteWait(std::to_string(reinterpret_cast<uintptr_t>(s)), e);
   return cudaSuccess;
 }
@@ -175,7 +180,7 @@ inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode 
 }
 inline cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus* status) {
   EMULATED_CALL;
-  return *status = s->capturing != nullptr ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone, cudaSuccess;
+  return *status = emulator::captureOf(s) != nullptr ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone, cudaSuccess;
 }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* g) {
   EMULATED_CALL;
