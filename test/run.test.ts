@@ -405,6 +405,20 @@ describe.each(devices)('on %s', (device) => {
       );
     });
 
+    test.each<[StepsOptions, RegExp]>([
+      [{ sigmaMin: 100, sigmaMax: 1 }, /^sigmaMin must be below sigmaMax, 1, got 100$/],
+      [
+        { sample: Tensor.zeros([1, 6]), sigmaStart: 0.001, sigmaMin: 0.01 },
+        /^sigmaMin must be below sigmaStart, 0.001, got 0.01$/,
+      ],
+    ])('levels that do not decrease are refused: %j', (given, says) => {
+      sentence(
+        failure(() => pipeline.start({ calls: 5, ...given })),
+        'ERR_RANGE',
+        says,
+      );
+    });
+
     test('a sample of another shape is refused', () => {
       for (const dims of [[6], [1, 7], [1, 6, 1]])
         sentence(

@@ -59,7 +59,7 @@ program
       ...['seed', 'engine', 'label', 'maxRows'],
     ]),
   )
-  .option('--yes', 'begin a run of more than ten minutes without a question')
+  .option('--yes', 'on a terminal, begin a run of more than ten minutes; elsewhere any run begins')
   .addHelpText(
     'after',
     `
@@ -84,7 +84,7 @@ program
   .option('--seed <n>', 'the seed of the first image of each cell (default: random)', seed)
   .option(`--label ${label}`, 'the class, one for all images or one for each', integers(0, 2 ** 31 - 1))
   .option('--device <name>', 'where the samples lie: auto, cpu, cuda or cuda:N', 'auto')
-  .option('--yes', 'begin work of more than ten minutes without a question')
+  .option('--yes', 'on a terminal, begin work of more than ten minutes; elsewhere any begins')
   .action(async (options: CompareOptions) => (await import('./compare.js')).compare(options));
 
 program

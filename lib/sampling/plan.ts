@@ -319,6 +319,11 @@ function levelsOf(solver: Solver, options: StepsOptions, config: SchedulerConfig
     levels = levelsOfSchedule(schedule, { sigmaMin, sigmaMax: highest, centred, calls });
   } else {
     const lowest = sigmaMin < highest ? sigmaMin : undefined;
+    if (lowest === undefined && count !== 1 && (grid === undefined || typeof grid === 'string'))
+      throw new ScoreSdeError(
+        'ERR_RANGE',
+        `sigmaMin must be below ${sigmaStart === undefined ? 'sigmaMax' : 'sigmaStart'}, ${highest}, got ${sigmaMin}`,
+      );
     const { rho = grid === undefined ? presetOf(options)?.rho : undefined } = options;
     levels = levelsOfGrid(grid === undefined ? 'karras' : grid, {
       count,
