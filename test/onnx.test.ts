@@ -733,7 +733,12 @@ describe('the library', () => {
     const home = join(folder, 'node_modules', 'onnxruntime-node');
     const bin = join(home, 'bin', 'napi-v6', process.platform, process.arch);
     await mkdir(bin, { recursive: true });
-    await writeFile(join(home, 'package.json'), '{"name": "onnxruntime-node", "version": "9.9.9"}');
+    await writeFile(
+      join(home, 'package.json'),
+      '{"name": "onnxruntime-node", "version": "9.9.9", "main": "dist/index.js"}',
+    );
+    await mkdir(join(home, 'dist'));
+    await writeFile(join(home, 'dist', 'index.js'), '');
     const file = join(bin, basename(findLibrary().path));
     await writeFile(file, 'no library');
     await writeFile(join(folder, 'app.js'), '');
