@@ -90,9 +90,8 @@ const operations = `
       'memory of another process': async () => {
         const x = Tensor.fromIpcHandle(foreign);
         const data = await x.getData();
-        const copy = x.clone();
-        x.dispose();
-        copy.toIpcHandle();
+        x.clone().toIpcHandle();
+        x.dispose(); // last: the memory is closed by another thread, at any moment from here on
         return data;
       },
     }),
