@@ -78,7 +78,7 @@ double normalRate(Noise::Kind kind) {
     return kPasses * kBlock / fastest([&] {
              TorchDraw draw(state, kPasses * kBlock, Dtype::Float32);
              for (size_t i = 0; i < kPasses; ++i) {
-               TorchDraw::Piece piece = draw.begin(values, kBlock);
+               TorchDraw::Piece piece = draw.begin(values, kBlock, false);
                draw.finish(piece);
              }
            });

@@ -33,7 +33,7 @@ class SharedDraw {
         if (begun_ == count_) return;
         at = begun_;
         const size_t count = draw_.pieceOf(kPiece);
-        piece = draw_.begin(into_ == nullptr ? room : into_ + at, count);
+        piece = draw_.begin(into_ == nullptr ? room : into_ + at, count, isShared_);
         begun_ += count;
       }
       draw_.finish(piece);

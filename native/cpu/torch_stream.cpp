@@ -117,20 +117,26 @@ constexpr int bitsOfUniform(Dtype type) { return type == Dtype::Float32 ? 24 : t
 
 constexpr size_t kPairs = 512;  // pairs a pass: three arrays fit the first-level cache
 
-MULTIVERSION void transformFloat(float* values, size_t blocks) {
+/// A float32 uniform in [0, 1) of a word.
+HD float uniformOf(uint32_t word) {
   constexpr uint32_t mask = (1u << bitsOfUniform(Dtype::Float32)) - 1;
-  const auto uniform = [](float word) {
-    return static_cast<float>(static_cast<int32_t>(temper(bitsOf(word)) & mask)) * 0x1p-24f;
-  };
+  return static_cast<float>(static_cast<int32_t>(temper(word) & mask)) * 0x1p-24f;
+}
+
+MULTIVERSION void uniforms(float* __restrict out, const uint32_t* __restrict words, size_t count) {
+  for (size_t i = 0; i < count; ++i) out[i] = uniformOf(words[i]);
+}
+
+MULTIVERSION void transformFloat(float* values, size_t blocks, bool raw) {
   alignas(64) float u[kPairs], v[kPairs];
   for (size_t done = 0; done < blocks; done += kPairs / 8) {
     const size_t count = std::min(blocks - done, kPairs / 8);
     float* const d = values + 16 * done;
+    if (raw)
+      for (size_t i = 0; i < 16 * count; ++i) d[i] = uniformOf(bitsOf(d[i]));
     for (size_t b = 0; b < count; ++b) {
-      for (size_t j = 0; j < 8; ++j) {
-        u[8 * b + j] = uniform(d[16 * b + j]);
-        v[8 * b + j] = uniform(d[16 * b + 8 + j]);
-      }
+      std::memcpy(u + 8 * b, d + 16 * b, 8 * sizeof(float));
+      std::memcpy(v + 8 * b, d + 16 * b + 8, 8 * sizeof(float));
     }
     IN_PLACE for (size_t i = 0; i < 8 * count; ++i) {
       float first, second;
@@ -197,9 +203,9 @@ void transformByTable(float* values, size_t count) {
   }
 }
 
-/// Normals of the words of whole blocks of 16.
-void transform(float* values, size_t count, Dtype type) {
-  if (type == Dtype::Float32) return transformFloat(values, count / TorchDraw::kTransform);
+/// Normals of the words, or uniforms, of whole blocks of 16.
+void transform(float* values, size_t count, Dtype type, bool raw) {
+  if (type == Dtype::Float32) return transformFloat(values, count / TorchDraw::kTransform, raw);
   type == Dtype::Float16 ? transformByTable<Dtype::Float16>(values, count)
                          : transformByTable<Dtype::Bfloat16>(values, count);
 }
@@ -246,7 +252,7 @@ float TorchDraw::smallNormal() {
   return rounded(static_cast<float>(value), type_);
 }
 
-void TorchDraw::words(void* out, size_t count) {
+void TorchDraw::words(void* out, size_t count, bool raw) {
   char* to = static_cast<char*>(out);
   while (count > 0) {
     if (position_ == kWords) {
@@ -254,7 +260,11 @@ void TorchDraw::words(void* out, size_t count) {
       position_ = 0;
     }
     const size_t available = std::min(count, kWords - position_);
-    std::memcpy(to, words_ + position_, available * sizeof(uint32_t));
+    if (raw) {
+      std::memcpy(to, words_ + position_, available * sizeof(uint32_t));
+    } else {
+      uniforms(reinterpret_cast<float*>(to), words_ + position_, available);
+    }
     position_ += available;
     to += available * sizeof(uint32_t);
     count -= available;
@@ -263,14 +273,14 @@ void TorchDraw::words(void* out, size_t count) {
 
 size_t TorchDraw::pieceOf(size_t wanted) const { return left_ < wanted + kTransform ? left_ : wanted; }
 
-TorchDraw::Piece TorchDraw::begin(float* values, size_t count) {
+TorchDraw::Piece TorchDraw::begin(float* values, size_t count, bool raw) {
   left_ -= count;
-  Piece piece{values, count, {}};
+  Piece piece{values, count, raw || type_ != Dtype::Float32, {}};
   if (small_) {
     for (size_t i = 0; i < count; ++i) values[i] = smallNormal();
   } else {
-    words(values, count);
-    if (count % kTransform != 0) words(piece.last, kTransform);
+    words(values, count, piece.isRaw);
+    if (count % kTransform != 0) words(piece.last, kTransform, piece.isRaw);
   }
   return piece;
 }
@@ -278,12 +288,12 @@ TorchDraw::Piece TorchDraw::begin(float* values, size_t count) {
 void TorchDraw::finish(Piece& piece) const {
   if (small_) return;
   const size_t rest = piece.count % kTransform;
-  transform(piece.values, piece.count - rest, type_);
+  transform(piece.values, piece.count - rest, type_, piece.isRaw);
   if (rest == 0) return;
   // As torch, the last 16 elements are drawn again, some of which the whole blocks hold.
   float* const last = piece.values + piece.count - kTransform;
   std::memcpy(last, piece.last, sizeof piece.last);
-  transform(last, kTransform, type_);
+  transform(last, kTransform, type_, piece.isRaw);
 }
 
 }  // namespace cpu

@@ -44,8 +44,9 @@ class TorchDraw {
   static constexpr size_t kTransform = 16;  // elements that torch transforms together
 
   struct Piece {
-    float* values = nullptr;  // the bits of words, then normals
+    float* values = nullptr;  // the bits of words, or uniforms; then normals
     size_t count = 0;
+    bool isRaw = true;               // whether `values` are the bits of words
     uint32_t last[kTransform] = {};  // the words of the last 16 elements of a draw, where 16 does not divide its size
   };
 
@@ -57,8 +58,9 @@ class TorchDraw {
   /// The elements of the next piece, given the `wanted` number, a multiple of 16. The last piece has up to 15 more,
   /// because a piece has at least 16.
   size_t pieceOf(size_t wanted) const;
-  /// The words of the next `count` elements, to lie in `values`. `count` must be a result of pieceOf.
-  Piece begin(float* values, size_t count);
+  /// The words of the next `count` elements, to lie in `values`. `count` must be a result of pieceOf. Where nobody
+  /// waits for the next words, float32 uniforms are made of them in the same pass, unless they are to be left `raw`.
+  Piece begin(float* values, size_t count, bool raw);
   /// The normals of a piece, rounded to the draw's type, as float32.
   void finish(Piece& piece) const;
 
@@ -66,7 +68,7 @@ class TorchDraw {
   uint32_t word();
   double uniformDouble();
   float smallNormal();
-  void words(void* out, size_t count);
+  void words(void* out, size_t count, bool raw);
 
   TorchState& state_;
   size_t left_;  // elements not drawn yet
