@@ -43,6 +43,7 @@ export {
   type LinearUpdate,
   type Solver,
   type SolverEntry,
+  type SolverName,
   type SolverOptions,
   type Stage,
   type Update,

@@ -719,6 +719,12 @@ describe('options that are refused before the model is called', () => {
       /one engine/,
     ],
     ['a seed and a generator', { seed: 1, generator: generator() }, 'ERR_CONFIG', /seed and generator were both given/],
+    [
+      'an option of another solver',
+      { numInferenceSteps: 5, eta: 0 },
+      'ERR_CONFIG',
+      /is "pc", which has no option "eta".* er_sde, /,
+    ],
     ...['Batch', '', 'toString', 1, ['batch']].map((stepSize): (typeof rows)[number] => [
       `stepSize ${JSON.stringify(stepSize)}`,
       { stepSize },

@@ -12,10 +12,12 @@ import {
   levelsOfGrid,
   levelsOfSchedule,
   preset,
+  solverList,
   solverOf,
   solverOptions,
   type Grid,
   type Preset,
+  type SolverName,
   type SolverOptions,
 } from '../solvers';
 import type { Levels, Solver } from '../solvers/solver';
@@ -77,7 +79,8 @@ export interface StepsOptions extends SolverOptions {
    */
   calls?: number | undefined;
   /** A solver by its name, with its options beside it, or one that `solvers` made. 'pc' (the reference) unless `calls` is given. */
-  solver?: string | Solver | undefined;
+  // Any string, of which an editor offers the names.
+  solver?: SolverName | (string & {}) | Solver | undefined;
   /** How the noise levels lie: a name, or the levels themselves, decreasing. By the solver unless given. */
   grid?: Grid | undefined;
   /** The exponent of the grids 'karras' (7) and 'polyexponential' (1). */
@@ -281,8 +284,23 @@ function chosen(options: StepsOptions, config: SchedulerConfig, stepSize: 'batch
   );
   const chosen = presetOf(options);
   if (chosen !== undefined) return solverOf(chosen.solver, { ...chosen.options, ...flat });
+  if (solver === undefined) assertOfReference(flat);
   const { snr, correctSteps } = config;
   return solverOf(solver === undefined ? 'pc' : solver, flat, { snr, correctSteps, stepSize });
+}
+
+/** ERR_CONFIG for an option of other solvers, where neither `calls` nor `solver` has chosen one. */
+function assertOfReference(flat: object): void {
+  const having = (option: string) => solverList.filter(({ options }) => options.includes(option));
+  for (const option of Object.keys(flat))
+    if (!having(option).some(({ name }) => name === 'pc'))
+      throw new ScoreSdeError(
+        'ERR_CONFIG',
+        `without solver or calls the solver is "pc", which has no option ${show(option)}: name one that has it, ` +
+          having(option)
+            .map(({ name }) => name)
+            .join(', '),
+      );
 }
 
 /** What a number of calls stands for, where nothing else is named than its own solver. */

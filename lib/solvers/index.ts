@@ -66,7 +66,7 @@ const pair = (fixed: PredictorCorrectorOptions) => (options: PredictorCorrectorO
   predictorCorrector({ ...options, ...fixed });
 const song = 'Song et al. 2021';
 
-const makers: readonly Maker[] = [
+const makers = [
   {
     name: 'pc',
     callsPerStep: '1 + correctSteps',
@@ -211,7 +211,10 @@ const makers: readonly Maker[] = [
     source: 'Lu et al. 2022, arXiv 2206.00927; k-diffusion, sample_dpm_adaptive',
     make: dpmAdaptive,
   },
-];
+] as const satisfies readonly Maker[];
+
+/** The names by which `solver` takes one. */
+export type SolverName = (typeof makers)[number]['name'];
 
 /** The options of all solvers. Each solver takes its own and refuses the others. */
 export interface SolverOptions
@@ -223,14 +226,14 @@ export interface SolverOptions
     UnipcOptions,
     Omit<DpmAdaptiveOptions, 'order'> {}
 
-/** The names of {@link SolverOptions}. */
-export const solverOptions: readonly string[] = [...new Set(makers.flatMap(({ options }) => options))];
-
 /** All solvers by name, in the order in which they should be shown. */
 export const solverList: readonly SolverEntry[] = makers;
 
+/** The names of {@link SolverOptions}. */
+export const solverOptions: readonly string[] = [...new Set(solverList.flatMap(({ options }) => options))];
+
 /** The names of the solvers. */
-export const solverNames: readonly string[] = makers.map(({ name }) => name);
+export const solverNames: readonly SolverName[] = makers.map(({ name }) => name);
 
 /**
  * The solver of a name with its options, or a solver that was made already. `solverOf(solver.name, solver.options)` makes
@@ -258,7 +261,7 @@ export function solverOf(
         );
     return solver;
   }
-  const maker = makers.find(({ name }) => name === solver);
+  const maker: Maker | undefined = makers.find(({ name }) => name === solver);
   if (maker === undefined)
     throw new ScoreSdeError('ERR_CONFIG', `there is no solver ${show(solver)}; expected ${solverNames.join(', ')}`);
   assertKnown(solver, options, maker.options);
