@@ -16,9 +16,11 @@ class CpuBackend final : public Backend {
     const bool plain = p.out.type == Dtype::Float32 && p.scale == 1.0f;
     forNoise(
         shape, p.noise, nullptr,
-        [&](size_t row, size_t col, size_t n, const Normals& z, Scratch& scratch) {
+        [&](size_t row, size_t col, size_t n, Normals z, Scratch& scratch) {
           const size_t at = row * shape.cols + col;
           float* const out = blockTarget(p.out, at, scratch.out);
+          // What is narrowed as it was drawn is rounded then.
+          if (z.type == p.out.type && p.scale == 1.0f) z.type = Dtype::Float32;
           if (z.values != out) store(out, z, n, p.scale);
           writeBlock(p.out, at, n, out);
         },

@@ -7,6 +7,7 @@
 #include "cpu/conversions.hpp"
 #include "cpu/multiversion.hpp"
 #include "cpu/philox_tile.hpp"
+#include "math/half.hpp"
 #include "math/normal.hpp"
 #include "math/ve.hpp"
 
@@ -15,6 +16,13 @@ namespace {
 
 /// 0 for a finite number, else something else.
 HD uint32_t defect(float f) { return bitsOf(f - f); }
+
+/// Halves the lanes until one is left.
+HD double foldLanes(double* lane, size_t lanes) {
+  for (size_t half = lanes / 2; half > 0; half /= 2)
+    for (size_t l = 0; l < half; ++l) lane[l] += lane[l + half];
+  return lane[0];
+}
 
 /// acc[l] += values at l, l + 128, ...; then the halving tree.
 template <class Value>
@@ -32,11 +40,34 @@ HD double fold(const Value* values, size_t count) {
   for (size_t r = 0; r < whole; ++r)
     for (size_t l = 0; l < kSumLanes; ++l) lane[l] += term(r * kSumLanes + l);
   for (size_t i = whole * kSumLanes; i < count; ++i) lane[i - whole * kSumLanes] += term(i);
-  for (size_t half = lanes / 2; half > 0; half /= 2)
-    for (size_t l = 0; l < half; ++l) lane[l] += lane[l + half];
-  return lane[0];
+  return foldLanes(lane, lanes);
 }
 
+/// The fold of the squares of a whole group, of so many lanes at a time that their sums stay in registers. As a square
+/// is exact, a fused multiply-add gives the same sum, where the processor has one.
+template <bool kFuses>
+HD double foldGroup(const float* values) {
+  constexpr size_t kAtOnce = 32;
+  alignas(64) double lane[kSumLanes];
+  for (size_t first = 0; first < kSumLanes; first += kAtOnce) {
+    double sum[kAtOnce] = {};
+    for (size_t r = first; r < kSumGroup; r += kSumLanes)
+      for (size_t l = 0; l < kAtOnce; ++l) {
+        const double v = static_cast<double>(values[r + l]);
+        sum[l] = kFuses ? std::fma(v, v, sum[l]) : sum[l] + v * v;
+      }
+    for (size_t l = 0; l < kAtOnce; ++l) lane[first + l] = sum[l];
+  }
+  return foldLanes(lane, kSumLanes);
+}
+
+#if MULTIVERSION_X86
+__attribute__((target("arch=x86-64-v4"))) double foldWhole(const float* values) { return foldGroup<true>(values); }
+__attribute__((target("arch=x86-64-v3"))) double foldWhole(const float* values) { return foldGroup<true>(values); }
+__attribute__((target("default"))) double foldWhole(const float* values) { return foldGroup<false>(values); }
+#else
+double foldWhole(const float* values) { return foldGroup<true>(values); }
+#endif
 MULTIVERSION double foldSquares(const float* values, size_t count) { return fold(values, count); }
 MULTIVERSION double foldSums(const double* values, size_t count) { return fold(values, count); }
 
@@ -115,11 +146,12 @@ struct Copy {
   HD float operator()(size_t i) const { return out[i] = from[i]; }
 };
 
-/// Over normals in memory. Returns 0 where everything is finite.
-template <class Update>
-HD uint32_t overValues(const Update& update, const float* z, size_t count) {
+/// Over normals in memory, for the elements from `first` on. Returns 0 where everything is finite.
+template <bool kRounds = false, class Update>
+HD uint32_t overValues(const Update& update, const float* z, size_t count, size_t first = 0) {
   uint32_t bad = 0;
-  IN_PLACE for (size_t i = 0; i < count; ++i) bad |= defect(update(i, z[i]));
+  IN_PLACE for (size_t i = 0; i < count; ++i) bad |=
+      defect(update(first + i, kRounds ? roundedToBfloat16(z[i]) : z[i]));
   return bad;
 }
 
@@ -132,9 +164,9 @@ HD uint32_t overNothing(const Update& update, size_t count) {
 
 /// The normals of a tile's counters.
 template <int Tile, class Engine>
-HD void draw(float* __restrict z, uint64_t counter, uint64_t key) {
+HD void draw(float* __restrict z, uint64_t counter, const RoundKeys& keys) {
   TileWords w;
-  Engine::template words<Tile>(w, counter, key);
+  Engine::template words<Tile>(w, counter, keys);
   for (size_t p = 0; p < 2 * Tile; ++p) {
     const Pair pair = boxMuller(w.radius[p], w.angle[p]);
     z[2 * p] = pair.first;
@@ -142,45 +174,56 @@ HD void draw(float* __restrict z, uint64_t counter, uint64_t key) {
   }
 }
 
+// Both sizes of tiles, once for each instruction set.
+#if MULTIVERSION_X86
+#define DRAW(name, tile)                                                                                   \
+  __attribute__((target("arch=x86-64-v4"))) void name(float* z, uint64_t counter, const RoundKeys& keys) { \
+    draw<tile, Lanes8>(z, counter, keys);                                                                  \
+  }                                                                                                        \
+  __attribute__((target("arch=x86-64-v3"))) void name(float* z, uint64_t counter, const RoundKeys& keys) { \
+    draw<tile, Lanes4>(z, counter, keys);                                                                  \
+  }                                                                                                        \
+  __attribute__((target("default"))) void name(float* z, uint64_t counter, const RoundKeys& keys) {        \
+    draw<tile, Portable>(z, counter, keys);                                                                \
+  }
+#else
+#define DRAW(name, tile) \
+  void name(float* z, uint64_t counter, const RoundKeys& keys) { draw<tile, Portable>(z, counter, keys); }
+#endif
+DRAW(drawTile, kTile)
+DRAW(drawSmallTile, kSmallTile)
+
 /// Over normals drawn on the spot: an update of a tile is short enough for the processor to fetch its memory while it
-/// still computes normals.
-template <class Engine, class Update>
-HD uint32_t overStream(const Update& update, PhiloxStream stream, Dtype type, size_t count) {
+/// still computes normals. kRounds: to bfloat16, on the way.
+template <bool kRounds, class Update>
+HD uint32_t overStream(const Update& update, PhiloxStream stream, bool halves, size_t count) {
+  const RoundKeys keys(stream.key);
   alignas(64) float z[4 * kTile];
   uint32_t bad = 0;
   size_t at = 0;
   for (; at + 4 * kTile <= count; at += 4 * kTile) {
-    draw<kTile, Engine>(z, stream.counter + at / 4, stream.key);
-    if (type != Dtype::Float32) roundTo(z, 4 * kTile, type);
-    IN_PLACE for (size_t i = 0; i < 4 * kTile; ++i) bad |= defect(update(at + i, z[i]));
+    drawTile(z, stream.counter + at / 4, keys);
+    if (halves) roundTo(z, 4 * kTile, Dtype::Float16);
+    bad |= overValues<kRounds>(update, z, 4 * kTile, at);
   }
   for (; at < count; at += 4 * kSmallTile) {
-    draw<kSmallTile, Engine>(z, stream.counter + at / 4, stream.key);
-    if (type != Dtype::Float32) roundTo(z, 4 * kSmallTile, type);
     const size_t left = std::min<size_t>(count - at, 4 * kSmallTile);
-    IN_PLACE for (size_t i = 0; i < left; ++i) bad |= defect(update(at + i, z[i]));
+    drawSmallTile(z, stream.counter + at / 4, keys);
+    if (halves) roundTo(z, left, Dtype::Float16);
+    bad |= overValues<kRounds>(update, z, left, at);
   }
   return bad;
 }
 
-// Both loops for an update, once for each instruction set.
-#if MULTIVERSION_X86
-#define OVER_NORMALS(Update)                                                                                 \
-  MULTIVERSION uint32_t values(Update u, const float* z, size_t n) { return overValues(u, z, n); }           \
-  __attribute__((target("arch=x86-64-v4"))) uint32_t drawn(Update u, PhiloxStream z, Dtype type, size_t n) { \
-    return overStream<WideLanes<Lanes512, 8>>(u, z, type, n);                                                \
-  }                                                                                                          \
-  __attribute__((target("arch=x86-64-v3"))) uint32_t drawn(Update u, PhiloxStream z, Dtype type, size_t n) { \
-    return overStream<WideLanes<Lanes256, 4>>(u, z, type, n);                                                \
-  }                                                                                                          \
-  __attribute__((target("default"))) uint32_t drawn(Update u, PhiloxStream z, Dtype type, size_t n) {        \
-    return overStream<Portable>(u, z, type, n);                                                              \
-  }
-#else
-#define OVER_NORMALS(Update)                                                          \
-  uint32_t values(Update u, const float* z, size_t n) { return overValues(u, z, n); } \
-  uint32_t drawn(Update u, PhiloxStream z, Dtype type, size_t n) { return overStream<Portable>(u, z, type, n); }
-#endif
+template <class Update>
+HD uint32_t overStream(const Update& update, PhiloxStream stream, Dtype type, size_t count) {
+  return type == Dtype::Bfloat16 ? overStream<true>(update, stream, false, count)
+                                 : overStream<false>(update, stream, type == Dtype::Float16, count);
+}
+
+#define OVER_NORMALS(Update)                                                                       \
+  MULTIVERSION uint32_t values(Update u, const float* z, size_t n) { return overValues(u, z, n); } \
+  MULTIVERSION uint32_t drawn(Update u, PhiloxStream z, Dtype type, size_t n) { return overStream(u, z, type, n); }
 
 OVER_NORMALS(Store)
 OVER_NORMALS(Predict)
@@ -234,12 +277,25 @@ MULTIVERSION void quantizeBlock(uint8_t* __restrict out, const float* __restrict
 
 }  // namespace
 
-double sumSquares(const float* values, size_t count) { return foldSquares(values, count); }
+double sumSquares(const float* values, size_t count) {
+  return count == kSumGroup ? foldWhole(values) : foldSquares(values, count);
+}
 double sumGroup(const double* values, size_t count) { return foldSums(values, count); }
 
 bool isFinite(const float* values, size_t count) { return defects(values, count) == 0; }
 
-void store(float* out, const Normals& noise, size_t count, float factor) { over(noise, Store{out, factor}, count); }
+void store(float* out, const Normals& noise, size_t count, float factor) {
+  size_t drawn = 0;  // in tiles, where they shall lie
+  if (noise.values == nullptr && noise.type == Dtype::Float32 && factor == 1.0f) {
+    const RoundKeys keys(noise.stream.key);
+    for (; drawn + 4 * kTile <= count; drawn += 4 * kTile)
+      drawTile(out + drawn, noise.stream.counter + drawn / 4, keys);
+  }
+  if (drawn == count) return;
+  Normals rest = noise;
+  if (noise.values == nullptr) rest.stream.counter += drawn / 4;
+  over(rest, Store{out + drawn, factor}, count - drawn);
+}
 
 bool predict(float* out, float* mean, const float* sample, const float* score, const Normals& noise, size_t count,
              float diffusion) {

@@ -18,10 +18,28 @@ struct TileWords {
   alignas(64) uint32_t radius[2 * kTile], angle[2 * kTile];
 };
 
+/// The keys of the rounds, each as often as the widest lanes take it, in the low half of 64 bits; above is rubbish.
+struct RoundKeys {
+  static constexpr int kEach = 8;
+  alignas(64) uint64_t x[kPhiloxRounds][kEach], z[kPhiloxRounds][kEach];
+
+  HD explicit RoundKeys(uint64_t key) {
+    for (int i = 0; i < kEach; ++i) {
+      x[0][i] = key;
+      z[0][i] = key >> 32;
+    }
+    for (int r = 1; r < kPhiloxRounds; ++r)
+      for (int i = 0; i < kEach; ++i) {
+        x[r][i] = x[r - 1][i] + kPhiloxWeyl0;
+        z[r][i] = z[r - 1][i] + kPhiloxWeyl1;
+      }
+  }
+};
+
 /// Four interleaved chains hide the latency of the rounds' multiplications.
 struct Portable {
   template <int Tile>
-  HD static void words(TileWords& out, uint64_t counter, uint64_t key) {
+  HD static void words(TileWords& out, uint64_t counter, const RoundKeys& keys) {
     constexpr int kChains = 4, span = Tile / kChains;
     for (int j = 0; j < span; ++j) {
       Words c[kChains];
@@ -30,13 +48,11 @@ struct Portable {
         const uint64_t x = counter + static_cast<uint64_t>(j + s * span);
         c[s] = {static_cast<uint32_t>(x), static_cast<uint32_t>(x >> 32), 0, 0};
       }
-      uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
 #pragma GCC unroll 10
       for (int r = 0; r < kPhiloxRounds; ++r) {
+        const auto k0 = static_cast<uint32_t>(keys.x[r][0]), k1 = static_cast<uint32_t>(keys.z[r][0]);
 #pragma GCC unroll 4
         for (int s = 0; s < kChains; ++s) c[s] = philoxRound(c[s], k0, k1);
-        k0 += kPhiloxWeyl0;
-        k1 += kPhiloxWeyl1;
       }
 #pragma GCC unroll 4
       for (int s = 0; s < kChains; ++s) {
@@ -62,11 +78,11 @@ struct WideLanes {
   static constexpr int kLanes = sizeof(Lanes) / sizeof(uint64_t);
 
   HD static void multiply(Lanes& product, const Lanes& a, const Lanes& b) {
-    asm("vpmuludq %2, %1, %0" : "=v"(product) : "v"(a), "v"(b));
+    asm("vpmuludq %2, %1, %0" : "=v"(product) : "v"(a), "vm"(b));
   }
 
   template <int Tile>
-  HD static void words(TileWords& out, uint64_t counter, uint64_t key) {
+  HD static void words(TileWords& out, uint64_t counter, const RoundKeys& keys) {
     constexpr int kChains = std::min(Chains, Tile / kLanes);
     constexpr uint64_t kLow = 0xffffffff;
     Lanes lane;
@@ -80,9 +96,11 @@ struct WideLanes {
         y[s] = x[s] >> 32;
         z[s] = w[s] = Lanes{};
       }
-      uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
 #pragma GCC unroll 10
       for (int r = 0; r < kPhiloxRounds; ++r) {
+        Lanes k0, k1;
+        std::memcpy(&k0, keys.x[r], sizeof k0);
+        std::memcpy(&k1, keys.z[r], sizeof k1);
 #pragma GCC unroll 8
         for (int s = 0; s < kChains; ++s) {
           Lanes p0, p1;
@@ -93,8 +111,6 @@ struct WideLanes {
           z[s] = (p0 >> 32) ^ w[s] ^ k1;
           w[s] = p0;
         }
-        k0 += kPhiloxWeyl0;
-        k1 += kPhiloxWeyl1;
       }
 #pragma GCC unroll 8
       for (int s = 0; s < kChains; ++s) {
@@ -105,6 +121,9 @@ struct WideLanes {
     }
   }
 };
+
+using Lanes4 = WideLanes<Lanes256, 4>;
+using Lanes8 = WideLanes<Lanes512, 8>;
 #endif
 
 }  // namespace score_sde::cpu

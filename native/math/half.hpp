@@ -12,11 +12,16 @@ inline constexpr uint32_t kFloat16Limit = 0x477ff000u, kBfloat16Limit = 0x7f7f80
 
 HD float bfloat16ToFloat(uint16_t h) { return floatOf(static_cast<uint32_t>(h) << 16); }
 
+/// The bits of floatToBfloat16 in the high half of a word, whose low half is rubbish; of anything but NaN.
+HD uint32_t bfloat16WordOfNumber(uint32_t bits) { return bits + 0x7fffu + ((bits >> 16) & 1u); }
+
+/// The nearest bfloat16 of anything but NaN.
+HD float roundedToBfloat16(float number) { return floatOf(bfloat16WordOfNumber(bitsOf(number)) & 0xffff0000u); }
+
 /// The bits of floatToBfloat16 as the high half of a word.
 HD uint32_t bfloat16Word(float f) {
   const uint32_t u = bitsOf(f);
-  const uint32_t rounded = u + 0x7fffu + ((u >> 16) & 1u);
-  return ((u & 0x7fffffffu) > 0x7f800000u ? u | 0x400000u : rounded) & 0xffff0000u;
+  return ((u & 0x7fffffffu) > 0x7f800000u ? u | 0x400000u : bfloat16WordOfNumber(u)) & 0xffff0000u;
 }
 
 HD uint16_t floatToBfloat16(float f) { return static_cast<uint16_t>(bfloat16Word(f) >> 16); }
