@@ -122,7 +122,7 @@ Status CudaBackend::randn(const RandnParams& p) {
   row.normals = RowStep::Normals::Drawn;
   row.e = p.scale;
   TRY_STATUS(call.rows({row}, nullptr, 0, p.noise, args.rowsOf));
-  return launch(storeOf(typesOf(args, true)), updateGrid(shape), kThreads, stream_, args);
+  return launch(storeOf(typesOf(args, true)), updateGrid(shape), kUpdateThreads, stream_, args);
 }
 
 Status CudaBackend::step(const StepParams& p, std::vector<uint32_t>*) {
@@ -155,7 +155,7 @@ Status CudaBackend::step(const StepParams& p, std::vector<uint32_t>*) {
     // Rows that are the same have one record, whose phase is the first row's.
     if (shape.rows == 1) args.rowsOf.stepBytes = 0;
     setShape(args, shape);
-    return launch(kernel, updateGrid(shape), kThreads, stream_, args);
+    return launch(kernel, updateGrid(shape), kUpdateThreads, stream_, args);
   }
 
   const Shape shape = p.shape;
@@ -176,19 +176,19 @@ Status CudaBackend::step(const StepParams& p, std::vector<uint32_t>*) {
   TRY_STATUS(launch(normsOf(types), normGrid(shape), kThreads, stream_, args));
   args.backwards = true;
   args.waits = traits_.major >= 9;
-  return launch(kernel, updateGrid(shape), kThreads, stream_, args, args.waits ? How::Overlapping : How::Alone);
+  return launch(kernel, updateGrid(shape), kUpdateThreads, stream_, args, args.waits ? How::Overlapping : How::Alone);
 }
 
 Status CudaBackend::clamp(const ClampParams& p) {
   TRY_ON_DEVICE(device_);
   if (p.count == 0) return {};
-  return launch(convertValues<true>, Grid{(p.count + kTile - 1) / kTile}, kThreads, stream_, p);
+  return launch(convertValues<true>, Grid{(p.count + kConverted - 1) / kConverted}, kThreads, stream_, p);
 }
 
 Status CudaBackend::convert(ConstView in, View out, size_t count) {
   TRY_ON_DEVICE(device_);
   if (count == 0) return {};
-  return launch(convertValues<false>, Grid{(count + kTile - 1) / kTile}, kThreads, stream_,
+  return launch(convertValues<false>, Grid{(count + kConverted - 1) / kConverted}, kThreads, stream_,
                 ClampParams{count, in, out});
 }
 

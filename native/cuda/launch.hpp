@@ -17,7 +17,9 @@ struct Traits {
 };
 
 inline constexpr uint32_t kThreads = 128;               // of most kernels
-inline constexpr size_t kTile = 8 * kThreads;           // elements of a row that a block updates
+inline constexpr uint32_t kUpdateThreads = 64;          // of an update, which has sixteen elements each
+inline constexpr size_t kTile = 16 * kUpdateThreads;    // elements of a row that a block updates
+inline constexpr size_t kConverted = 8 * kThreads;      // elements that a block converts
 inline constexpr uint32_t kWarpGroups = kThreads / 32;  // groups of the sum tree that a block of `norms` sums
 inline constexpr uint32_t kWholeThreads = 1024;
 inline constexpr size_t kWholeGroups = kWholeThreads * 4 / kSumGroup;  // that a block of `correctWhole` holds

@@ -10,7 +10,7 @@ namespace score_sde::cuda {
 /// out = in, rounded to its type; scaled, shifted and clamped to [0, 1] where that is wanted.
 template <bool kClamped>
 __global__ void __launch_bounds__(kThreads) convertValues(const __grid_constant__ ClampParams p) {
-  const uint64_t at = blockIdx.x * kTile + 8 * threadIdx.x;
+  const uint64_t at = blockIdx.x * kConverted + 8 * threadIdx.x;
   const uint64_t left = at < p.count ? p.count - at : 0;
   const uint32_t count = static_cast<uint32_t>(left < 8 ? left : 8);
   const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };

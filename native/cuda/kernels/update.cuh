@@ -29,7 +29,7 @@ __device__ inline bool readsOutput(const StepArgs& p, const RowStep& step) {
 /// The normals themselves, times e.
 struct Store {
   static constexpr bool kSample = false, kOutput = false, kLinear = false;
-  static constexpr int kHistory = 0, kBlocks = 7;
+  static constexpr int kHistory = 0, kBlocks = 10;
   float factor;
   __device__ Store(const StepArgs&, const RowStep& step, uint32_t) : factor(step.e) {}
   __device__ static bool reads(const StepArgs&, const RowStep&) { return false; }
@@ -38,7 +38,7 @@ struct Store {
 
 struct Predict {
   static constexpr bool kSample = true, kOutput = true, kLinear = false;
-  static constexpr int kHistory = 0, kBlocks = 7;
+  static constexpr int kHistory = 0, kBlocks = 10;
   float factor, squared;
   __device__ Predict(const StepArgs&, const RowStep& step, uint32_t)
       : factor(diffusion(step.sigma, step.next)), squared(factor * factor) {}
@@ -56,7 +56,7 @@ struct Predict {
 /// By the steps that `norms` left, or, with Ald, by one that depends on nothing measured.
 struct Correct {
   static constexpr bool kSample = true, kOutput = true, kLinear = false;
-  static constexpr int kHistory = 0, kBlocks = 7;
+  static constexpr int kHistory = 0, kBlocks = 10;
   float length, factor;
   __device__ Correct(const StepArgs& p, const RowStep& step, uint32_t row)
       : length(measuresScore(step) ? __ldcg(p.measures.steps + row) : correctorStep(step, 0.0f, 0.0f, p.output.type)),
@@ -76,7 +76,7 @@ struct Correct {
 template <int kCount>
 struct Linear {
   static constexpr bool kSample = true, kOutput = kCount > 0, kLinear = true;
-  static constexpr int kHistory = kCount > 0 ? kCount - 1 : 0, kBlocks = kCount > 2 ? 5 : kCount > 1 ? 6 : 7;
+  static constexpr int kHistory = kCount > 0 ? kCount - 1 : 0, kBlocks = kCount > 1 ? 8 : 10;
   float a, b[kCount > 0 ? kCount : 1], factor;
   __device__ Linear(const StepArgs&, const RowStep& step, uint32_t) : a(step.a), b{}, factor(step.e) {
 #pragma unroll
@@ -106,7 +106,7 @@ struct Linear {
 /// Whatever the row says. A block works within one row, so that all its threads take the same branch.
 struct Any {
   static constexpr bool kSample = true, kOutput = true, kLinear = true;
-  static constexpr int kHistory = 0, kBlocks = 7;
+  static constexpr int kHistory = 0, kBlocks = 10;
   RowStep::Kind kind;
   uint32_t row, terms;
   float a, b, base;  // a: the start's factor; b: that of P, or the corrector's step
@@ -158,8 +158,8 @@ struct Any {
   }
 };
 
-/// The spans of a thread, from column `col` of a row on and a block's quads apart. All operands are read before
-/// anything is written, so that outputs may be the memory of operands.
+/// The spans of a thread, from column `col` of a row on and a block's spans apart, so that a warp's accesses are dense.
+/// All operands are read before anything is written, so that outputs may be the memory of operands.
 template <class Op, Types kTypes, int kSpans, class Part>
 __device__ inline void updateSpans(const StepArgs& p, const RowStep& record, uint64_t origin, uint32_t row,
                                    uint64_t col) {
@@ -174,7 +174,7 @@ __device__ inline void updateSpans(const StepArgs& p, const RowStep& record, uin
   Quads x[kSpans], m[kSpans] = {}, history[kSpans][kHistory] = {};
 #pragma unroll
   for (int s = 0; s < kSpans; ++s) {
-    const uint64_t first = col + s * 4 * kThreads, left = p.cols - first;
+    const uint64_t first = col + s * kEach * kUpdateThreads, left = p.cols - first;
     spans[s] = {row * p.cols + first, static_cast<uint32_t>(Part::kWhole || left > kEach ? kEach : left)};
     if (Op::kSample) x[s] = spans[s].load(sample);
     if (Op::kOutput && Op::reads(p, record)) m[s] = spans[s].load(output);
@@ -197,7 +197,7 @@ __device__ inline void updateSpans(const StepArgs& p, const RowStep& record, uin
     for (int s = 0; s < kSpans; ++s) {
 #pragma unroll
       for (int q = 0; q < Part::kQuads; ++q)
-        draw<Part::kWhole>(z[s] + 4 * q, stream, element + s * 4 * kThreads + 4 * q);
+        draw<Part::kWhole>(z[s] + 4 * q, stream, element + s * kEach * kUpdateThreads + 4 * q);
       if (drawn != Dtype::Float32) roundAll(drawn, z[s]);
     }
   }
@@ -255,10 +255,11 @@ __device__ inline void updateSpans(const StepArgs& p, const RowStep& record, uin
   }
 }
 
-/// A thread has eight elements. Where a block's are whole, two quads a block apart if all is float32, so that a warp's
-/// accesses are dense, else two adjacent ones, which are 128 bits of a 16-bit type; else one quad after the other.
+/// A thread has sixteen elements: what it does once costs as much as six of them. Where a block's are whole, they are
+/// four quads, or two pairs of adjacent quads where not all is float32, of which 128 bits are a pair of a 16-bit type;
+/// else one quad after the other.
 template <class Op, Types kTypes>
-__global__ void __launch_bounds__(kThreads, Op::kBlocks) update(const __grid_constant__ StepArgs p) {
+__global__ void __launch_bounds__(kUpdateThreads, Op::kBlocks) update(const __grid_constant__ StepArgs p) {
   if (blockRow() >= p.rows) return;
   const uint32_t row = p.backwards ? static_cast<uint32_t>(p.rows) - 1 - blockRow() : blockRow();
   const uint64_t tile = kTile * uint64_t{p.backwards ? gridDim.x - 1 - blockIdx.x : blockIdx.x};
@@ -266,13 +267,13 @@ __global__ void __launch_bounds__(kThreads, Op::kBlocks) update(const __grid_con
   const uint64_t origin = p.rowsOf.origin(row, p.cols, record.phase);
   if (p.aligned && p.cols - tile >= kTile && static_cast<uint32_t>(origin) % 4 == 0) {
     if constexpr (kTypes == Types::Float32)
-      updateSpans<Op, kTypes, 2, Span<true, 1>>(p, record, origin, row, tile + 4 * threadIdx.x);
+      updateSpans<Op, kTypes, 4, Span<true, 1>>(p, record, origin, row, tile + 4 * threadIdx.x);
     else
-      updateSpans<Op, kTypes, 1, Span<true, 2>>(p, record, origin, row, tile + 8 * threadIdx.x);
+      updateSpans<Op, kTypes, 2, Span<true, 2>>(p, record, origin, row, tile + 8 * threadIdx.x);
     return;
   }
 #pragma unroll 1
-  for (uint64_t col = tile + 4 * threadIdx.x; col < p.cols && col < tile + kTile; col += 4 * kThreads)
+  for (uint64_t col = tile + 4 * threadIdx.x; col < p.cols && col < tile + kTile; col += 4 * kUpdateThreads)
     updateSpans<Op, kTypes, 1, Span<false, 1>>(p, record, origin, row, col);
 }
 
