@@ -257,3 +257,39 @@ test('the JSON of an IPC handle: a typed error for whatever is none', () => {
     expect(await inWorker(work)).toBe(said);
   });
 });
+
+// A graph may use it as often as it is launched. The emulator says of every stream that it is captured.
+(externals ? test : test.skip)(
+  "others' memory that is disposed in a capture is kept until its thread ends",
+  async () => {
+    const said = await run(`
+    const { deleted } = require(${JSON.stringify(file)});
+    const worker = inWorker(\`async () => {
+      const { make } = require(${JSON.stringify(file)});
+      const owner = new sde.Generator(1).randn([24], { device: 'cuda' });
+      const [data] = owner.cudaArrayInterface.data;
+      const taken = sde.Tensor.fromDLPack(make({
+        version: 1, flags: 0n, data, device: [2, 0], dtype: [2, 32, 1], ndim: 1, shape: BigInt64Array.of(24n), byteOffset: 0n,
+      }));
+      await owner.getData();
+      const isSaid = () => new Promise((resolve) => parentPort.once('message', resolve));
+      parentPort.postMessage('captures');
+      await isSaid();
+      taken.dispose();
+      parentPort.postMessage(await owner.getData().catch(({ code }) => code));
+      await isSaid();
+      await owner.getData();
+    }\`);
+    const hears = () => new Promise((resolve) => worker.once('message', resolve));
+    await hears();
+    process.env.EMULATED_CAPTURE = '1';
+    worker.postMessage('');
+    const refused = await hears();
+    delete process.env.EMULATED_CAPTURE;
+    const before = deleted();
+    worker.postMessage('');
+    await new Promise((resolve) => worker.on('exit', resolve));
+    console.log(refused, before, deleted());`);
+    expect(said).toBe('ERR_STATE 0 1');
+  },
+);

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "binding/args.hpp"
 #include "binding/exports.hpp"
@@ -13,12 +14,22 @@
 namespace score_sde::binding {
 namespace {
 
-using Contexts = std::map<int, std::shared_ptr<cuda::Context>>;
+/// What is to be told to an owner once a device is done with its memory.
+struct Kept {
+  std::shared_ptr<cuda::Context> context;
+  std::function<void()> release;
+};
 
-/// The contexts of each environment that is not at its end.
+/// An environment's contexts, by device, and other owners' memory that a graph may use to the environment's end.
+struct Environment {
+  std::map<int, std::shared_ptr<cuda::Context>> contexts;
+  std::vector<Kept> kept;
+};
+
+/// The environments that are not at their end.
 struct Environments {
   std::mutex mutex;
-  std::map<napi_env, Contexts> of;
+  std::map<napi_env, Environment> of;
 };
 Environments& environments() {
   static auto* const all = new Environments();
@@ -31,12 +42,20 @@ bool isAlive(napi_env env) {
 }
 
 void endContexts(void* data) {
-  Contexts gone;  // destroyed outside of the lock: it waits for their streams
-  const std::lock_guard lock(environments().mutex);
-  const auto found = environments().of.find(static_cast<napi_env>(data));
-  if (found == environments().of.end()) return;
-  gone = std::move(found->second);
-  environments().of.erase(found);
+  const auto env = static_cast<napi_env>(data);
+  Environment gone;  // ended outside of the lock: that waits for streams
+  {
+    const std::lock_guard lock(environments().mutex);
+    const auto found = environments().of.find(env);
+    if (found == environments().of.end()) return;
+    gone = std::move(found->second);
+    environments().of.erase(found);
+  }
+  const Napi::HandleScope scope(env);
+  for (const Kept& each : gone.kept) {
+    each.context->synchronize();
+    each.release();
+  }
 }
 
 void check(Napi::Env env, const Status& status) {
@@ -305,7 +324,7 @@ std::shared_ptr<cuda::Context> contextOf(Napi::Env env, int device) {
   const auto [mine, isNew] = all.of.try_emplace(env);
   lock.unlock();
   if (isNew) napi_add_env_cleanup_hook(env, endContexts, static_cast<napi_env>(env));
-  std::shared_ptr<cuda::Context>& context = mine->second[device];
+  std::shared_ptr<cuda::Context>& context = mine->second.contexts[device];
   if (context == nullptr) check(env, cuda::open(device, context));
   return context;
 }
@@ -353,6 +372,11 @@ void ForeignBuffer::sayFarewell() {
   if (!isAlive(env_)) {  // nobody can be called back
     context_->synchronize();
     release_();
+    return;
+  }
+  if (context_->isCaptured()) {
+    const std::lock_guard lock(environments().mutex);
+    environments().of[env_].kept.push_back({context_, release_});
     return;
   }
   const Napi::HandleScope scope(env_);

@@ -46,7 +46,7 @@ class DeviceCall : public AsyncCall {
 };
 
 /// Memory of another owner, who hears of it on the environment's thread when the last share is gone and the stream has
-/// done what it was to do with it.
+/// done what it was to do with it; at the environment's end where the last share goes while the stream is captured.
 class ForeignBuffer final : public cuda::Buffer {
  public:
   ForeignBuffer(Napi::Env env, std::shared_ptr<cuda::Context> context, void* data, size_t bytes,

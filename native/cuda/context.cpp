@@ -31,6 +31,7 @@ class Opened final : public Buffer {
   using Buffer::Buffer;
   ~Opened() override {
     const OnDevice here(device);
+    const Relaxed relaxed;
     cudaIpcCloseMemHandle(data);
   }
 };
@@ -72,7 +73,16 @@ class DeviceContext final : public Context {
 
   Status words(size_t count, std::shared_ptr<uint32_t>& out) override { return streams_->words(count, out); }
 
+  bool isCaptured() const override {
+    bool captured = false;
+    const OnDevice here(device());
+    return isCapturing(streams_->work, captured).ok() && captured;
+  }
+
   Status notify(void (*done)(void*, Status), void* data) override {
+    if (isCaptured())
+      return Status::error("ERR_STATE",
+                           "the stream is captured: what is enqueued now is done when its graph is launched");
     struct Notice {
       void (*done)(void*, Status);
       void* data;
@@ -168,9 +178,7 @@ class DeviceContext final : public Context {
   /// The legacy default stream takes part in no capture: an order against it would end the one of this stream.
   Status assertOrderly(uintptr_t other) const {
     if (streamOf(other) != nullptr && streamOf(other) != cudaStreamLegacy) return {};
-    bool captured = false;
-    TRY_STATUS(isCapturing(streams_->work, captured));
-    if (!captured) return {};
+    if (!isCaptured()) return {};
     return Status::error("ERR_STATE",
                          "the stream is captured, in which the legacy default stream takes no part: name "
                          "a stream of the capture");

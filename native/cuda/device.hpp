@@ -48,7 +48,10 @@ class Context {
   /// another's once all that was enqueued before their last share went is done.
   virtual Status words(size_t count, std::shared_ptr<uint32_t>& out) = 0;
 
+  /// Whether the stream is captured into a graph: what is enqueued is then done when that is launched, again and again.
+  virtual bool isCaptured() const = 0;
   /// Calls done(data, status) on a thread of the driver's once all that is enqueued is done, also where it failed.
+  /// ERR_STATE while the stream is captured.
   virtual Status notify(void (*done)(void* data, Status status), void* data) = 0;
 
   /// The stream, and its order against others: what is enqueued next waits for what is on `other` now, or the other

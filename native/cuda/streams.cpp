@@ -66,7 +66,10 @@ Status Streams::next(size_t count, Words& found) {
 void Streams::take(Words given) {
   const std::lock_guard lock(mutex_);
   const OnDevice here(device);
-  // Without the event, or memory to note them, nothing tells when they are free: then they stay unused to the end.
+  // Without the event, or memory to note them, nothing tells when they are free: then they stay unused to the end, as
+  // do those that a graph may write.
+  bool captured = false;
+  if (!isCapturing(work, captured).ok() || captured) return;
   try {
     if (checked(cudaEventRecord(given.free, work), "cudaEventRecord").ok()) free_[given.count].push_back(given);
   } catch (const std::bad_alloc&) {

@@ -127,9 +127,17 @@ inline void aroundCaptures() {
       lent.reset();
       check(context->allocate(kLent, lent));
       if (lent->data == lentAt) fail("took memory in a capture that another stream may still use");
-      for (const Status& refused : {context->waitFor(1), context->precede(1)})
+      const auto done = [](void*, Status) { fail("tells what a graph will do"); };
+      for (const Status& refused : {context->waitFor(1), context->precede(1), context->notify(done, nullptr)})
         if (refused.ok() || std::strcmp(refused.code, "ERR_STATE") != 0)
           fail("was ordered against a stream that no capture takes");
+      if (!context->isCaptured() || other->isCaptured()) fail("does not know what is captured");
+      std::shared_ptr<uint32_t> words;
+      check(context->words(16, words));
+      const uint32_t* const wordsAt = words.get();
+      words.reset();
+      check(context->words(16, words));
+      if (words.get() == wordsAt) fail("gave words to another that a graph may write");
       // Whose own stream is captured gives back, too: the other context is not to join the capture.
       check(other->reuseAfter(context->stream()));
       if (!takes(*other, 512)) fail("waits for a capture");

@@ -1,6 +1,7 @@
 // Streams, events and graphs: work is done where it is enqueued, or recorded where the stream is captured. EMULATED_WAITS
 // names a file, to which each wait for an event adds a line: the stream that waits, or "host", and the event's stream.
-// EMULATED_LATE has callbacks come so many milliseconds later, on threads of their own.
+// EMULATED_LATE has callbacks come so many milliseconds later, on threads of their own. While EMULATED_CAPTURE is there, every stream
+// says that it is captured.
 #pragma once
 
 #include <chrono>
@@ -180,7 +181,8 @@ inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode 
 }
 inline cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus* status) {
   EMULATED_CALL;
-  return *status = emulator::captureOf(s) != nullptr ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone, cudaSuccess;
+  const bool captured = emulator::captureOf(s) != nullptr || std::getenv("EMULATED_CAPTURE") != nullptr;
+  return *status = captured ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone, cudaSuccess;
 }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* g) {
   EMULATED_CALL;
