@@ -13,10 +13,16 @@ const built = run('cmake-js/bin/cmake-js', [
 ]);
 if (built !== 0) process.exit(built);
 
-// The programs of instruction-sets are not those of this build, those of kernels have AddressSanitizer of their own, and how the
-// package is installed and deployed does not depend on it.
-const others = ['/node_modules/', 'test/instruction-sets', 'test/kernels', 'test/deploying', 'test/package/'];
-const args = [...process.argv.slice(2), '--testPathIgnorePatterns', ...others];
+// The programs of instruction-sets are not those of this build, and those of kernels have AddressSanitizer of their own. How the
+// package is installed and deployed, its types and its texts do not depend on it. The command line and the examples call the
+// addon as other suites do, from many processes that start slowly with it.
+const others = ['instruction-sets', 'kernels', 'deploying', 'package/', 'types', 'docs', 'house', 'cli', 'examples'];
+const args = [
+  ...process.argv.slice(2),
+  '--testPathIgnorePatterns',
+  '/node_modules/',
+  ...others.map((name) => `test/${name}`),
+];
 process.exitCode = run('jest/bin/jest', args, {
   ...process.env,
   SCORE_SDE_PREBUILD: join(root, folder), // node-gyp-build looks there
