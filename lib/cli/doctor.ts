@@ -189,6 +189,6 @@ async function tryProvider(name: string): Promise<string | undefined> {
 function providerText({ name, bundled, reason }: Provider): string {
   if (reason === undefined) return name === 'cpu' ? 'works' : 'works, through fromInferenceSession';
   return bundled
-    ? `does not work: ${reason}; only sessions on it need it`
-    : `does not work, its library must lie beside ONNX Runtime's, of the same version (npm rebuild onnxruntime-node fetches it on Linux): ${reason}`;
+    ? `not there, and only sessions on it need it: ${reason}`
+    : `not there, and only sessions on it need it: its library must lie beside ONNX Runtime's, of the same version (npm rebuild onnxruntime-node fetches it on Linux): ${reason}`;
 }
