@@ -49,7 +49,7 @@ describe('sample', () => {
       size: [56, 28],
     },
     {
-      args: '--seed 7 --label 3 1 4',
+      args: '--seed 7 --label 3 1,4',
       options: () => ({ seed: 7, batchSize: 3, modelInputs: { class_labels: [3, 1, 4] } }),
       size: [56, 56],
     },
@@ -254,6 +254,7 @@ describe('sample fails with one line, code 1 and no file', () => {
     [['--seed=seven'], /^error: option '--seed <n>'/],
     [['--label', 'seven'], /^error: option '--label <n...>' .* Expected an integer/],
     [['--label', '-1'], /^error: /],
+    [['--label', '1,'], /^error: option '--label <n...>' .* Expected an integer/],
     [['--engine', 'mt19937'], /^error: option '--engine <name>' .*philox, torch/],
     [['--batch'], /^error: option '--batch <n>' argument missing/],
     [['--size', '28'], /^error: unknown option '--size'/],

@@ -10,13 +10,13 @@ export const integer = (min: number, max: number) => (text: string) => {
   return value;
 };
 
-/** One more value of an option that takes several integers. */
-export const integers =
-  (min: number, max: number) =>
-  (text: string, others: number[] = []): number[] => [...others, integer(min, max)(text)];
-
 /** Integers with commas between them. */
 export const integerList = (min: number, max: number) => (text: string) => text.split(',').map(integer(min, max));
+
+/** One more argument of an option that takes several integers: an integer, or some with commas between them. */
+export const integers =
+  (min: number, max: number) =>
+  (text: string, others: number[] = []): number[] => [...others, ...integerList(min, max)(text)];
 
 /** Words with commas between them. */
 export function words(text: string): string[] {
