@@ -723,7 +723,7 @@ describe('options that are refused before the model is called', () => {
       'an option of another solver',
       { numInferenceSteps: 5, eta: 0 },
       'ERR_CONFIG',
-      /is "pc", which has no option "eta".* er_sde, /,
+      /is "pc", which has no option "eta"; these .*: er_sde, /,
     ],
     ...['Batch', '', 'toString', 1, ['batch']].map((stepSize): (typeof rows)[number] => [
       `stepSize ${JSON.stringify(stepSize)}`,

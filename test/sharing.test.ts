@@ -271,14 +271,17 @@ test('the JSON of an IPC handle: a typed error for whatever is none', () => {
       const taken = sde.Tensor.fromDLPack(make({
         version: 1, flags: 0n, data, device: [2, 0], dtype: [2, 32, 1], ndim: 1, shape: BigInt64Array.of(24n), byteOffset: 0n,
       }));
+      const out = sde.Tensor.zeros([24], { device: 'cuda' });
       await owner.getData();
       const isSaid = () => new Promise((resolve) => parentPort.once('message', resolve));
       parentPort.postMessage('captures');
       await isSaid();
       taken.dispose();
-      parentPort.postMessage(await owner.getData().catch(({ code }) => code));
+      const calls = [() => owner.getData(), () => new sde.Generator(1).randnAsync([24], { out }), () => sde.Tensor.zeros([3]).to('cuda')];
+      const ends = await Promise.allSettled(calls.map(async (call) => call()));
+      parentPort.postMessage(ends.map(({ reason }) => reason?.code).join());
       await isSaid();
-      await owner.getData();
+      parentPort.postMessage((await out.getData()).every((value) => value === 0));
     }\`);
     const hears = () => new Promise((resolve) => worker.once('message', resolve));
     await hears();

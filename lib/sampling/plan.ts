@@ -296,7 +296,7 @@ function assertOfReference(flat: object): void {
     if (!having(option).some(({ name }) => name === 'pc'))
       throw new ScoreSdeError(
         'ERR_CONFIG',
-        `without solver or calls the solver is "pc", which has no option ${show(option)}: name one that has it, ` +
+        `without solver or calls the solver is "pc", which has no option ${show(option)}; these solvers have it: ` +
           having(option)
             .map(({ name }) => name)
             .join(', '),

@@ -14,16 +14,11 @@
 namespace score_sde::binding {
 namespace {
 
-/// What is to be told to an owner once a device is done with its memory.
-struct Kept {
-  std::shared_ptr<cuda::Context> context;
-  std::function<void()> release;
-};
-
-/// An environment's contexts, by device, and other owners' memory that a graph may use to the environment's end.
+/// An environment's contexts, by device, and what gives memory back to other owners that a graph may use to the
+/// environment's end.
 struct Environment {
   std::map<int, std::shared_ptr<cuda::Context>> contexts;
-  std::vector<Kept> kept;
+  std::vector<std::function<void()>> releases;
 };
 
 /// The environments that are not at their end.
@@ -51,11 +46,10 @@ void endContexts(void* data) {
     gone = std::move(found->second);
     environments().of.erase(found);
   }
+  if (gone.releases.empty()) return;
+  for (const auto& [device, context] : gone.contexts) context->synchronize();
   const Napi::HandleScope scope(env);
-  for (const Kept& each : gone.kept) {
-    each.context->synchronize();
-    each.release();
-  }
+  for (const auto& release : gone.releases) release();
 }
 
 void check(Napi::Env env, const Status& status) {
@@ -218,6 +212,7 @@ Napi::Value downloadAsync(const Napi::CallbackInfo& info) {
   const Napi::TypedArray array = arrayArg(info);
   const size_t bytes = array.ByteLength();
   const DeviceMemory& memory = memoryArg(info, 0, bytes);
+  check(env, memory.context->awaitable());
   std::shared_ptr<cuda::Buffer> copy;
   check(env, memory.context->allocate(bytes, copy));
   check(env, memory.context->copy(copy->data, memory.buffer->data, bytes));
@@ -376,7 +371,7 @@ void ForeignBuffer::sayFarewell() {
   }
   if (context_->isCaptured()) {
     const std::lock_guard lock(environments().mutex);
-    environments().of[env_].kept.push_back({context_, release_});
+    environments().of.find(env_)->second.releases.push_back(release_);
     return;
   }
   const Napi::HandleScope scope(env_);

@@ -139,7 +139,9 @@ Napi::Value async(const Napi::CallbackInfo& info) {
   const Order order = args.numbers();
   Operation operation(args);
   if (cuda::Context* const device = args.context(); device != nullptr) {
-    if (const Status status = runOn(device->backend(), operation); !status.ok()) fail(info.Env(), status);
+    Status status = device->awaitable();
+    if (status.ok()) status = runOn(device->backend(), operation);
+    if (!status.ok()) fail(info.Env(), status);
     return AsyncCall::start(info.Env(), std::make_unique<DeviceCall>(args.sharedContext()),
                             Napi::Array::New(info.Env()));
   }

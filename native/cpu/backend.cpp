@@ -19,7 +19,7 @@ class CpuBackend final : public Backend {
         [&](size_t row, size_t col, size_t n, Normals z, Scratch& scratch) {
           const size_t at = row * shape.cols + col;
           float* const out = blockTarget(p.out, at, scratch.out);
-          // What is narrowed as it was drawn is rounded then.
+          // Normals of the output's own type need no rounding before they are narrowed.
           if (z.type == p.out.type && p.scale == 1.0f) z.type = Dtype::Float32;
           if (z.values != out) store(out, z, n, p.scale);
           writeBlock(p.out, at, n, out);

@@ -286,7 +286,7 @@ bool isFinite(const float* values, size_t count) { return defects(values, count)
 
 void store(float* out, const Normals& noise, size_t count, float factor) {
   size_t drawn = 0;  // in tiles, where they shall lie
-  if (noise.values == nullptr && noise.type == Dtype::Float32 && factor == 1.0f) {
+  if (noise.values == nullptr && noise.type == Dtype::Float32 && factor == 1.0f && count >= 4 * kTile) {
     const RoundKeys keys(noise.stream.key);
     for (; drawn + 4 * kTile <= count; drawn += 4 * kTile)
       drawTile(out + drawn, noise.stream.counter + drawn / 4, keys);

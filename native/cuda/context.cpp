@@ -68,7 +68,11 @@ class DeviceContext final : public Context {
     return {};
   }
 
-  Status upload(void* to, const void* from, size_t bytes) override { return in_.upload(to, from, bytes); }
+  Status upload(void* to, const void* from, size_t bytes) override {
+    if (isCaptured())
+      return Status::error("ERR_STATE", "the stream is captured: a graph takes no memory of the host along");
+    return in_.upload(to, from, bytes);
+  }
   Status download(void* to, const void* from, size_t bytes) override { return out_.download(to, from, bytes); }
 
   Status words(size_t count, std::shared_ptr<uint32_t>& out) override { return streams_->words(count, out); }
@@ -134,6 +138,7 @@ class DeviceContext final : public Context {
 
   void synchronize() override {
     const OnDevice here(device());
+    const Relaxed relaxed;
     cudaDeviceSynchronize();
   }
 

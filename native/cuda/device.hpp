@@ -40,7 +40,7 @@ class Context {
   virtual Status fill(void* to, uint8_t byte, size_t bytes) = 0;
   virtual Status copy(void* to, const void* from, size_t bytes) = 0;
   /// From host memory through pinned memory; `from` is free when it returns. On any thread: it waits where the pinned
-  /// memory is still in use.
+  /// memory is still in use. ERR_STATE while the stream is captured.
   virtual Status upload(void* to, const void* from, size_t bytes) = 0;
   /// To host memory. On any thread; waits for the copy, not for the stream: what is read must be complete.
   virtual Status download(void* to, const void* from, size_t bytes) = 0;
@@ -50,8 +50,13 @@ class Context {
 
   /// Whether the stream is captured into a graph: what is enqueued is then done when that is launched, again and again.
   virtual bool isCaptured() const = 0;
+  /// ERR_STATE while the stream is captured: to be asked before anything is enqueued that will be awaited.
+  Status awaitable() const {
+    if (!isCaptured()) return {};
+    return Status::error("ERR_STATE", "the stream is captured, and nothing can be awaited until the capture ends");
+  }
   /// Calls done(data, status) on a thread of the driver's once all that is enqueued is done, also where it failed.
-  /// ERR_STATE while the stream is captured.
+  /// ERR_STATE unless awaitable().
   virtual Status notify(void (*done)(void* data, Status status), void* data) = 0;
 
   /// The stream, and its order against others: what is enqueued next waits for what is on `other` now, or the other

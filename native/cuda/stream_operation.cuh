@@ -56,9 +56,9 @@ class StreamOperation {
     bool captured = false;
     TRY_STATUS(isCapturing(backend_.stream_, captured));
     if (captured)
-      return Status::error("ERR_CUDA", "a graph takes more than " + std::to_string(sizeof out.few) +
-                                           " bytes of rows from device memory alone: host memory would be gone when "
-                                           "it is replayed");
+      return Status::error("ERR_STATE", "a graph takes more than " + std::to_string(sizeof out.few) +
+                                            " bytes of rows from device memory alone: host memory would be gone when "
+                                            "it is replayed");
     std::vector<unsigned char> packed(bytes);
     pack(packed.data());
     unsigned char* to = nullptr;

@@ -116,12 +116,12 @@ RowStep::Normals normalsOf(const Noise& noise) {
   return noise.given.data == nullptr ? RowStep::Normals::None : RowStep::Normals::Given;
 }
 
-void randn(Line& line, Noise noise, Shape shape, Dtype type) {
+void randn(Line& line, Noise noise, Shape shape, Dtype type, float scale = 50.0f) {
   Memory out{type, std::vector<float>(shape.size())};
   RandnParams p;
   p.shape = shape;
   p.noise = std::move(noise);
-  p.scale = 50.0f;
+  p.scale = scale;
   p.out = out.view();
   cpu::backend().randn(p);
   line.add(out);
@@ -131,6 +131,13 @@ void philox() {
   Line line("philox");
   for (const Dtype type : kTypes)
     for (const size_t streams : {size_t{1}, kShape.rows}) randn(line, philoxNoise(streams, type), kShape, type);
+}
+
+/// Normals as they are drawn.
+void normals() {
+  Line line("normals");
+  for (const Dtype type : kTypes)
+    for (const size_t streams : {size_t{1}, kShape.rows}) randn(line, philoxNoise(streams, type), kShape, type, 1.0f);
 }
 
 void torch(const char* name, Dtype type) {
@@ -361,7 +368,7 @@ void conversions() {
     for (const float value : values) line.add(bitsOf(value));
     const auto narrow = [&](auto bits) {
       for (size_t i = 0; i < patterns; ++i) others[i] = floatOf(bits(bitsOf(values[i])));
-      inPieces([&](size_t at, size_t n) { cpu::fromFloat(&halves[at], &others[at], n, type); });
+      inPieces([&](size_t at, size_t n) { line.add(cpu::fromFloat(&halves[at], &others[at], n, type)); });
       line.add(halves);
     };
     for (const uint32_t below : {0u, 0xfffu, 0x1000u, 0x1001u, 0x7fffu, 0x8000u, 0x8001u})
@@ -410,6 +417,7 @@ int main() {
   std::printf("%s\n", cpu::instructionSet());
   ThreadPool::instance().setThreads(2);
   philox();
+  normals();
   torch("torch.float32", Dtype::Float32);
   torch("libm.torch.float16", Dtype::Float16);
   torch("libm.torch.bfloat16", Dtype::Bfloat16);

@@ -128,9 +128,14 @@ inline void aroundCaptures() {
       check(context->allocate(kLent, lent));
       if (lent->data == lentAt) fail("took memory in a capture that another stream may still use");
       const auto done = [](void*, Status) { fail("tells what a graph will do"); };
-      for (const Status& refused : {context->waitFor(1), context->precede(1), context->notify(done, nullptr)})
-        if (refused.ok() || std::strcmp(refused.code, "ERR_STATE") != 0)
-          fail("was ordered against a stream that no capture takes");
+      const auto isRefused = [](const Status& status) {
+        return !status.ok() && std::strcmp(status.code, "ERR_STATE") == 0;
+      };
+      if (!isRefused(context->waitFor(1)) || !isRefused(context->precede(1)))
+        fail("was ordered against a stream that no capture takes");
+      if (!isRefused(context->awaitable()) || !isRefused(context->notify(done, nullptr)))
+        fail("would tell what a graph will do");
+      if (!isRefused(context->upload(lent->data, lentAt, 1))) fail("takes the host's memory along");
       if (!context->isCaptured() || other->isCaptured()) fail("does not know what is captured");
       std::shared_ptr<uint32_t> words;
       check(context->words(16, words));
