@@ -291,8 +291,9 @@ test('the JSON of an IPC handle: a typed error for whatever is none', () => {
     delete process.env.EMULATED_CAPTURE;
     const before = deleted();
     worker.postMessage('');
+    const isUntouched = await hears();
     await new Promise((resolve) => worker.on('exit', resolve));
-    console.log(refused, before, deleted());`);
-    expect(said).toBe('ERR_STATE 0 1');
+    console.log(refused, isUntouched, before, deleted());`);
+    expect(said).toBe('ERR_STATE,ERR_STATE,ERR_STATE true 0 1');
   },
 );
