@@ -297,3 +297,34 @@ test('the JSON of an IPC handle: a typed error for whatever is none', () => {
     expect(said).toBe('ERR_STATE,ERR_STATE,ERR_STATE true 0 1');
   },
 );
+
+// The emulator tells which stream waits for an event of which other one, and does all work at once.
+(externals ? test : test.skip)(
+  "a large corrector's noise is measured on a stream of its own while there is work",
+  async () => {
+    const said = await run(`
+    const { Generator, ScoreSdeVeScheduler, streamOf } = sde;
+    const { existsSync, readFileSync, rmSync } = require('node:fs');
+    const log = require('node:path').join(require('node:os').tmpdir(), 'score-sde-ahead-' + process.pid);
+    const own = String(streamOf());
+    const scheduler = new ScoreSdeVeScheduler();
+    const x = new Generator(1).randn([1, 1, 300, 300], { device: 'cuda' });
+    const results = [];
+    const waitsOf = (state) => {
+      process.env.EMULATED_WAITS = log;
+      Object.assign(process.env, state);
+      results.push(scheduler.stepCorrect(x, x, { generator: new Generator(2) }).prevSample);
+      delete process.env.EMULATED_WAITS;
+      delete process.env.EMULATED_IDLE;
+      const lines = existsSync(log) ? readFileSync(log, 'utf8').trim().split('\\n') : [];
+      rmSync(log, { force: true });
+      return lines.map((line) => line.split(' ').map((stream) => ({ [own]: 'work', 0: 'none' })[stream] ?? 'ahead').join(' < '));
+    };
+    const waits = [{}, {}, {}, { EMULATED_IDLE: '1' }].map(waitsOf);
+    const bits = await Promise.all(results.map(async (result) => Buffer.from((await result.getData()).buffer).toString('hex')));
+    console.log(JSON.stringify([waits, new Set(bits).size]));`);
+    // Of two places for the sums, the one that was read last is written once that is done.
+    const first = ['ahead < none', 'work < ahead'];
+    expect(JSON.parse(said)).toEqual([[first, first, ['ahead < work', 'work < ahead'], []], 1]);
+  },
+);

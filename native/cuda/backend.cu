@@ -89,7 +89,8 @@ CudaBackend::CudaBackend(int device, cudaStream_t stream, std::shared_ptr<Pool> 
       stream_(stream),
       pool_(std::move(pool)),
       staging_(device, stream, 64, size_t{1} << 14),
-      tickets_(device) {}
+      tickets_(device),
+      ahead_(device, stream) {}
 
 Status CudaBackend::prepare() {
   TRY_ON_DEVICE(device_);
@@ -173,10 +174,24 @@ Status CudaBackend::step(const StepParams& p, std::vector<uint32_t>*) {
   args.measures.noiseNorms = args.measures.scoreNorms + shape.rows;
   args.measures.steps = args.measures.noiseNorms + shape.rows;
   TRY_STATUS(tickets_.take(2 * shape.rows, args.measures.tickets));
-  TRY_STATUS(launch(normsOf(types), normGrid(shape), kThreads, stream_, args));
+  // Noise that is drawn, by records that travel with the launch, depends on nothing that the stream has still to do.
+  const auto isGiven = [](const RowStep& row) { return measuresNoise(row) && row.normals == RowStep::Normals::Given; };
+  bool ahead =
+      draws && types != Types::Mixed && args.rowsOf.steps == nullptr && args.rowsOf.streams == nullptr && !any(isGiven);
+  if (ahead) TRY_STATUS(ahead_.isWorthwhile(ahead));
+  if (ahead) {
+    cudaStream_t stream = nullptr;
+    TRY_STATUS(ahead_.begin(groups, args.measures.noiseSums, stream));
+    TRY_STATUS(launch(normsOf<Sums::Noise>(types), normGrid(shape), kThreads, stream, args));
+    TRY_STATUS(ahead_.join());
+  }
+  const StepKernel measure = ahead ? normsOf<Sums::Score>(types) : normsOf<Sums::Both>(types);
+  TRY_STATUS(launch(measure, normGrid(shape), kThreads, stream_, args));
   args.backwards = true;
   args.waits = traits_.major >= 9;
-  return launch(kernel, updateGrid(shape), kUpdateThreads, stream_, args, args.waits ? How::Overlapping : How::Alone);
+  TRY_STATUS(
+      launch(kernel, updateGrid(shape), kUpdateThreads, stream_, args, args.waits ? How::Overlapping : How::Alone));
+  return ahead ? ahead_.end() : Status{};
 }
 
 Status CudaBackend::clamp(const ClampParams& p) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/backend.hpp"
+#include "cuda/ahead.hpp"
 #include "cuda/launch.hpp"
 #include "cuda/pool.hpp"
 #include "cuda/staging.hpp"
@@ -35,6 +36,7 @@ class CudaBackend final : public Backend {
   Staging staging_;  // of the rows' records
   Traits traits_;
   Tickets tickets_;
+  NoiseAhead ahead_;
   std::vector<std::shared_ptr<Buffer>> captured_;  // what stands in graphs, whose end nobody tells
 };
 

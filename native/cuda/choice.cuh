@@ -51,16 +51,18 @@ inline StepKernel storeOf(Types types) {
   return types == Types::Mixed ? update<Store, Types::Mixed> : updateOf<Store>(types);
 }
 
-inline StepKernel normsOf(Types types) {
+/// Of operands of several types both sums are taken at once.
+template <Sums kSums>
+StepKernel normsOf(Types types) {
   switch (types) {
     case Types::Float32:
-      return norms<Types::Float32>;
+      return norms<Types::Float32, kSums>;
     case Types::Float16:
-      return norms<Types::Float16>;
+      return norms<Types::Float16, kSums>;
     case Types::Bfloat16:
-      return norms<Types::Bfloat16>;
+      return norms<Types::Bfloat16, kSums>;
     default:
-      return norms<Types::Mixed>;
+      return norms<Types::Mixed, Sums::Both>;
   }
 }
 
@@ -90,9 +92,10 @@ inline StepKernel updateFor(const std::vector<RowStep>& rows, Types types) {
 inline std::vector<StepKernel> stepKernels() {
   std::vector<StepKernel> all;
   for (const Types types : {Types::Float32, Types::Float16, Types::Bfloat16, Types::Mixed})
-    for (const StepKernel kernel : {storeOf(types), normsOf(types), updateOf<Any>(types), updateOf<Predict>(types),
-                                    updateOf<Correct>(types), updateOf<Linear<0>>(types), updateOf<Linear<1>>(types),
-                                    updateOf<Linear<2>>(types), updateOf<Linear<3>>(types)})
+    for (const StepKernel kernel :
+         {storeOf(types), normsOf<Sums::Both>(types), normsOf<Sums::Noise>(types), normsOf<Sums::Score>(types),
+          updateOf<Any>(types), updateOf<Predict>(types), updateOf<Correct>(types), updateOf<Linear<0>>(types),
+          updateOf<Linear<1>>(types), updateOf<Linear<2>>(types), updateOf<Linear<3>>(types)})
       all.push_back(kernel);
   return all;
 }

@@ -7,6 +7,9 @@
 
 namespace score_sde::cuda {
 
+/// The sums that a launch takes: the score's after the noise's, where those are taken alone.
+enum class Sums : uint8_t { Both, Noise, Score };
+
 /// Whether this block is the last of `count` that come here. The block's last barrier orders its threads' writes before
 /// the fence, and the fence before the ticket; the last block's second fence orders the ticket before its reads.
 __device__ inline bool isLast(uint32_t* ticket, uint32_t count) {
@@ -110,16 +113,18 @@ __device__ inline void addNormals(double (&lane)[4], const StepArgs& p, const Ro
   }
 }
 
-/// The sums of a group, of the score and of the noise where that is measured.
-template <Types kTypes, bool kWhole>
+/// The sums of a group that are asked for, that of the noise where it is measured.
+template <Types kTypes, Sums kSums, bool kWhole>
 __device__ inline void sumGroup(const StepArgs& p, const RowStep& step, uint32_t row, uint64_t group, bool measured) {
   const uint64_t at = row * sumGroups(p.cols) + group;
   const uint32_t t = threadIdx.x % 32;
   double lane[4] = {};
-  addScores<kTypes, kWhole>(lane, p, step, row, group * kSumGroup + 4 * t);
-  const double scoreSum = foldLanes(lane, 32);
-  if (t == 0) p.measures.scoreSums[at] = scoreSum;
-  if (!measured) return;
+  if (kSums != Sums::Noise) {
+    addScores<kTypes, kWhole>(lane, p, step, row, group * kSumGroup + 4 * t);
+    const double scoreSum = foldLanes(lane, 32);
+    if (t == 0) p.measures.scoreSums[at] = scoreSum;
+  }
+  if (kSums == Sums::Score || !measured) return;
 #pragma unroll
   for (double& value : lane) value = 0.0;
   addNormals<kTypes, kWhole>(lane, p, step, row, group * kSumGroup + 4 * t);
@@ -129,8 +134,8 @@ __device__ inline void sumGroup(const StepArgs& p, const RowStep& step, uint32_t
 
 /// Each warp sums a group; the last block of a row folds the row; the last row of a group of rows makes their steps.
 /// Rows that measure nothing are left out.
-template <Types kTypes>
-__global__ void __launch_bounds__(kThreads, 6) norms(const __grid_constant__ StepArgs p) {
+template <Types kTypes, Sums kSums>
+__global__ void __launch_bounds__(kThreads, kSums == Sums::Score ? 5 : 6) norms(const __grid_constant__ StepArgs p) {
   const uint32_t row = blockRow(), warp = threadIdx.x / 32, t = threadIdx.x % 32;
   if (row >= p.rows) return;
   const uint64_t perRow = sumGroups(p.cols), group = blockIdx.x * uint64_t{kWarpGroups} + warp;
@@ -140,9 +145,10 @@ __global__ void __launch_bounds__(kThreads, 6) norms(const __grid_constant__ Ste
 
   double *const scoreSums = p.measures.scoreSums + row * perRow, *const noiseSums = p.measures.noiseSums + row * perRow;
   if (p.aligned && (group + 1) * kSumGroup <= p.cols && p.rowsOf.origin(row, p.cols, step.phase) % 4 == 0)
-    sumGroup<kTypes, true>(p, step, row, group, measured);
+    sumGroup<kTypes, kSums, true>(p, step, row, group, measured);
   else if (group < perRow)
-    sumGroup<kTypes, false>(p, step, row, group, measured);
+    sumGroup<kTypes, kSums, false>(p, step, row, group, measured);
+  if (kSums == Sums::Noise) return;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();
 #endif

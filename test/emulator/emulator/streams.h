@@ -1,7 +1,7 @@
 // Streams, events and graphs: work is done where it is enqueued, or recorded where the stream is captured. EMULATED_WAITS
 // names a file, to which each wait for an event adds a line: the stream that waits, or "host", and the event's stream.
-// EMULATED_LATE has callbacks come so many milliseconds later, on threads of their own. While EMULATED_CAPTURE is there, every stream
-// says that it is captured.
+// EMULATED_LATE has callbacks come so many milliseconds later, on threads of their own. A stream that is asked has work to do, and none
+// while EMULATED_IDLE is there. While EMULATED_CAPTURE is there, every stream says that it is captured.
 #pragma once
 
 #include <chrono>
@@ -89,6 +89,12 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t s) {
   CUgraph_st* const capture = emulator::captureOf(s);
   if (capture == nullptr) return cudaSuccess;
   return capture->isInvalid = true, cudaErrorStreamCaptureUnsupported;
+}
+inline cudaError_t cudaStreamQuery(cudaStream_t s) {
+  EMULATED_UNSAFE;
+  if (CUgraph_st* const capture = emulator::captureOf(s); capture != nullptr)
+    return capture->isInvalid = true, cudaErrorStreamCaptureUnsupported;
+  return std::getenv("EMULATED_IDLE") == nullptr ? cudaErrorNotReady : cudaSuccess;
 }
 inline cudaError_t cudaDeviceSynchronize() {
   EMULATED_UNSAFE;
