@@ -59,7 +59,7 @@ const operations = `
       return (await scheduler.stepCorrectAsync(m, x, { generator: new Generator(1) })).prevSample.getData();
     },
     'a large stepCorrect': async () => {
-      const [m, x] = [await there(1, [1, 40000]), await there(2, [1, 40000])];
+      const [m, x] = [await there(1, [1, 70000]), await there(2, [1, 70000])];
       return scheduler.stepCorrect(m, x, { generator: new Generator(1) }).prevSample.getData();
     },
     addNoise: async () => {
@@ -213,6 +213,7 @@ interface Faults {
       'cudaStreamAddCallback',
       'cudaStreamCreateWithFlags',
       'cudaStreamIsCapturing',
+      'cudaStreamQuery',
       'cudaStreamSynchronize',
       'cudaStreamWaitEvent',
       'cudaThreadExchangeStreamCaptureMode',

@@ -313,14 +313,17 @@ test('the JSON of an IPC handle: a typed error for whatever is none', () => {
     const waitsOf = (state) => {
       process.env.EMULATED_WAITS = log;
       Object.assign(process.env, state);
-      results.push(scheduler.stepCorrect(x, x, { generator: new Generator(2) }).prevSample);
+      try {
+        results.push(scheduler.stepCorrect(x, x, { generator: new Generator(2) }).prevSample);
+      } catch {}
       delete process.env.EMULATED_WAITS;
       delete process.env.EMULATED_IDLE;
       const lines = existsSync(log) ? readFileSync(log, 'utf8').trim().split('\\n') : [];
       rmSync(log, { force: true });
       return lines.map((line) => line.split(' ').map((stream) => ({ [own]: 'work', 0: 'none' })[stream] ?? 'ahead').join(' < '));
     };
-    const waits = [{}, {}, {}, { EMULATED_IDLE: '1' }].map(waitsOf);
+    // The first call's last launch fails, of the noise, the score and the update.
+    const waits = [{ EMULATED_FAULT: 'cudaLaunchKernelEx 3 1' }, {}, {}, { EMULATED_IDLE: '1' }].map(waitsOf);
     const bits = await Promise.all(results.map(async (result) => Buffer.from((await result.getData()).buffer).toString('hex')));
     console.log(JSON.stringify([waits, new Set(bits).size]));`);
     // Of two places for the sums, the one that was read last is written once that is done.

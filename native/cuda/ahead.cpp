@@ -16,11 +16,19 @@ NoiseAhead::~NoiseAhead() {
     cudaStreamDestroy(stream_);
   }
   for (const Half& half : halves_) {
-    for (cudaEvent_t event : {half.taken, half.read})
+    for (cudaEvent_t event : {half.taken, half.used})
       if (event != nullptr) cudaEventDestroy(event);
     if (half.sums != nullptr) cudaFree(half.sums);
   }
   for (double* const sums : outgrown_) cudaFree(sums);
+}
+
+Status NoiseAhead::create() {
+  TRY_CUDA(cudaStreamCreateWithFlags, &stream_, cudaStreamNonBlocking);
+  for (Half& half : halves_)
+    for (cudaEvent_t* const event : {&half.taken, &half.used})
+      TRY_CUDA(cudaEventCreateWithFlags, event, cudaEventDisableTiming);
+  return {};
 }
 
 Status NoiseAhead::isWorthwhile(bool& out) const {
@@ -38,12 +46,8 @@ Status NoiseAhead::isWorthwhile(bool& out) const {
 }
 
 Status NoiseAhead::begin(size_t count, double*& sums, cudaStream_t& stream) {
-  const Relaxed relaxed;
-  TRY_STATUS(relaxed.status());
-  if (stream_ == nullptr) TRY_CUDA(cudaStreamCreateWithFlags, &stream_, cudaStreamNonBlocking);
   Half& half = halves_[++turn_ % halves_.size()];
-  for (cudaEvent_t* const event : {&half.taken, &half.read})
-    if (*event == nullptr) TRY_CUDA(cudaEventCreateWithFlags, event, cudaEventDisableTiming);
+  if (half.isOpen) TRY_STATUS(end());
   if (count > half.count) {
     const size_t grown = std::max(count, 2 * half.count);
     void* memory = nullptr;
@@ -52,7 +56,8 @@ Status NoiseAhead::begin(size_t count, double*& sums, cudaStream_t& stream) {
     half.sums = static_cast<double*>(memory);
     half.count = grown;
   }
-  TRY_CUDA(cudaStreamWaitEvent, stream_, half.read, 0);
+  TRY_CUDA(cudaStreamWaitEvent, stream_, half.used, 0);
+  half.isOpen = true;
   sums = half.sums;
   stream = stream_;
   return {};
@@ -66,7 +71,9 @@ Status NoiseAhead::join() {
 }
 
 Status NoiseAhead::end() {
-  TRY_CUDA(cudaEventRecord, halves_[turn_ % halves_.size()].read, work_);
+  Half& half = halves_[turn_ % halves_.size()];
+  TRY_CUDA(cudaEventRecord, half.used, work_);
+  half.isOpen = false;
   return {};
 }
 

@@ -10,7 +10,7 @@
 
 namespace score_sde::cuda {
 
-/// For the thread of an environment. Not while `work` is captured.
+/// For the thread of an environment, whose current device is the stream's.
 class NoiseAhead {
  public:
   NoiseAhead(int device, cudaStream_t work) : device_(device), work_(work) {}
@@ -18,21 +18,23 @@ class NoiseAhead {
   NoiseAhead(const NoiseAhead&) = delete;
   NoiseAhead& operator=(const NoiseAhead&) = delete;
 
-  /// Whether `work` has something to do, so that time is won.
+  Status create();
+  /// Whether `work` has something to do, so that time is won; false while it is captured.
   Status isWorthwhile(bool& out) const;
-  /// Memory for `count` sums, and the stream on which they can be taken at once.
+  /// Memory for `count` sums, and the stream on which they can be taken at once. Not while `work` is captured.
   Status begin(size_t count, double*& sums, cudaStream_t& stream);
   /// What is enqueued on `work` next comes after what was enqueued on that stream.
   Status join();
-  /// What is enqueued on `work` by now was the last to read the sums.
+  /// What is enqueued on `work` by now was the last to use the sums.
   Status end();
 
  private:
-  /// One is read while the next one is written.
+  /// One is used while the next one is written.
   struct Half {
     double* sums = nullptr;
     size_t count = 0;
-    cudaEvent_t taken = nullptr, read = nullptr;
+    cudaEvent_t taken = nullptr, used = nullptr;
+    bool isOpen = false;  // begun, and not ended: an error came between
   };
 
   const int device_;
@@ -40,7 +42,7 @@ class NoiseAhead {
   cudaStream_t stream_ = nullptr;
   std::array<Half, 2> halves_;
   size_t turn_ = 0;
-  std::vector<double*> outgrown_;  // what is enqueued may still read them
+  std::vector<double*> outgrown_;  // what is enqueued may still use them
 };
 
 }  // namespace score_sde::cuda

@@ -107,7 +107,7 @@ Status CudaBackend::prepare() {
                      "cudaOccupancyMaxActiveBlocksPerMultiprocessor"));
   traits_.maxCooperative = cooperative != 0 && blocks > 0 ? properties.multiProcessorCount : 0;
   traits_.maxCluster = traits_.major >= 9 ? maxClusterOf() : 0;
-  return {};
+  return ahead_.create();
 }
 
 Status CudaBackend::randn(const RandnParams& p) {
@@ -175,9 +175,12 @@ Status CudaBackend::step(const StepParams& p, std::vector<uint32_t>*) {
   args.measures.steps = args.measures.noiseNorms + shape.rows;
   TRY_STATUS(tickets_.take(2 * shape.rows, args.measures.tickets));
   // Noise that is drawn, by records that travel with the launch, depends on nothing that the stream has still to do.
-  const auto isGiven = [](const RowStep& row) { return measuresNoise(row) && row.normals == RowStep::Normals::Given; };
-  bool ahead =
-      draws && types != Types::Mixed && args.rowsOf.steps == nullptr && args.rowsOf.streams == nullptr && !any(isGiven);
+  // Its launch pays where the batch is large, and not where other rows keep a small one from being corrected at once.
+  const auto from = [&](RowStep::Normals normals) {
+    return any([=](const RowStep& row) { return measuresNoise(row) && row.normals == normals; });
+  };
+  bool ahead = all && shape.rows <= kWholeRows && types != Types::Mixed && args.rowsOf.steps == nullptr &&
+               args.rowsOf.streams == nullptr && from(RowStep::Normals::Drawn) && !from(RowStep::Normals::Given);
   if (ahead) TRY_STATUS(ahead_.isWorthwhile(ahead));
   if (ahead) {
     cudaStream_t stream = nullptr;

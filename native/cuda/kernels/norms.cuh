@@ -7,7 +7,7 @@
 
 namespace score_sde::cuda {
 
-/// The sums that a launch takes: the score's after the noise's, where those are taken alone.
+/// The sums that a launch takes: both, or the noise's by one launch and then the score's by another, which folds both.
 enum class Sums : uint8_t { Both, Noise, Score };
 
 /// Whether this block is the last of `count` that come here. The block's last barrier orders its threads' writes before
@@ -133,7 +133,7 @@ __device__ inline void sumGroup(const StepArgs& p, const RowStep& step, uint32_t
 }
 
 /// Each warp sums a group; the last block of a row folds the row; the last row of a group of rows makes their steps.
-/// Rows that measure nothing are left out.
+/// Rows that measure nothing are left out. A launch for the noise alone only sums.
 template <Types kTypes, Sums kSums>
 __global__ void __launch_bounds__(kThreads, kSums == Sums::Score ? 5 : 6) norms(const __grid_constant__ StepArgs p) {
   const uint32_t row = blockRow(), warp = threadIdx.x / 32, t = threadIdx.x % 32;
