@@ -10,7 +10,17 @@ import {
 import type { SchedulerConfig } from '../lib/scheduler/config';
 import { inferenceSchedule } from '../lib/scheduler/schedule';
 import { golden, maxAbs, readJson, within } from './support/golden';
-import { applied, elementwise, lin, mixtureScore, play, toy, type Kept, type Score } from './support/stages';
+import {
+  applied,
+  elementwise,
+  lin,
+  mixtureScore,
+  play,
+  thresholded,
+  toy,
+  type Kept,
+  type Score,
+} from './support/stages';
 
 interface Case {
   key: string;
@@ -69,39 +79,13 @@ function drawsOf(file: ReturnType<typeof golden<File>>, key: string, size: numbe
   };
 }
 
-/**
- * diff-sampler's UniPC clamps each D but the last to s = max(1, the 99.5th percentile of |D|) and divides it by s. The
- * solver does not, as UniPC's own code: the model does it here.
- */
-function thresholded(score: Score, calls: number): Score {
-  let call = 0;
-  return (x, sigma) => {
-    const given = score(x, sigma);
-    if (++call % calls === 0) return given;
-    const d = x.length / sigma.length;
-    sigma.forEach((level, row) => {
-      const D = Array.from({ length: d }, (_, j) => x[row * d + j]! + level ** 2 * given[row * d + j]!);
-      const sorted = D.map(Math.abs).sort((a, b) => a - b);
-      const at = 0.995 * (d - 1);
-      const below = Math.floor(at);
-      const s = Math.max(1, sorted[below]! + (at - below) * ((sorted[below + 1] ?? 0) - sorted[below]!));
-      D.forEach(
-        (value, j) => (given[row * d + j] = (Math.max(-s, Math.min(s, value)) / s - x[row * d + j]!) / level ** 2),
-      );
-    });
-    return given;
-  };
-}
-
-const zeroless = (sigmas: number[]): number[] => sigmas.filter((sigma) => sigma > 0);
-
 describe.each(files)('%s: solver %s', (name, solverName, optionsOf) => {
   const file = golden<File>(`solvers/${name}`);
 
   it.each(file.json.cases.map((each) => [each.key, each] as const))('%s', (key, each) => {
     const isEuler = each.arguments.solver === 'euler';
     const solver = isEuler ? solverOf('euler') : solverOf(solverName, optionsOf(each.arguments));
-    const levels = levelsOfGrid(zeroless(each.t_steps ?? each.sigmas), {});
+    const levels = levelsOfGrid(each.t_steps ?? each.sigmas, {});
     const x0 = file.tensor<Float64Array>(`${key}.x0`).data;
     const final = file.tensor<Float64Array>(`${key}.final`).data;
     const draw = drawsOf(file, key, x0.length, name.endsWith('sampler'));

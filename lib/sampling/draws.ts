@@ -104,9 +104,9 @@ export async function drawsOf(asked: readonly Asked[], pool: Pool): Promise<Draw
   };
 }
 
-/** The levels between which a stage goes, as a sampler of noise is told. */
-function levelsOf({ levels }: Lane, { step }: Stage): [number, number] {
-  return [levels.sigma[step]!, levels.next[step]!];
+/** The levels between which a stage's noise takes x, as a sampler of noise is told. */
+function levelsOf({ levels }: Lane, { step, noiseLevels }: Stage): readonly [number, number] {
+  return noiseLevels ?? [levels.sigma[step]!, levels.next[step]!];
 }
 
 /** (key, counter) of each row of a lane whose philox generators draw next. */

@@ -4,7 +4,10 @@ import type { Generator } from '../random/generator';
 import type { Json, Levels, Solver, Stage } from '../solvers/solver';
 import type { TensorLike } from '../tensor/tensor';
 
-/** A source of normals of the caller's own: those with which x goes from level sigma to sigmaNext, as k-diffusion's noise_sampler. */
+/**
+ * A source of normals of the caller's own: those with which x goes from level sigma to sigmaNext, as k-diffusion's noise_sampler.
+ * Heun's churn goes from sigma_i up to sigma_i (1 + gamma).
+ */
 export type NoiseSampler = (sigma: number, sigmaNext: number) => TensorLike;
 
 /** Where the draws of a lane come from: one generator for all its rows, one for each, or the caller. */

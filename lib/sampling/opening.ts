@@ -24,8 +24,8 @@ export async function addOpening(lane: Lane, pool: Pool, executor: Executor): Pr
   const drawn = Tensor.empty(x.dims, { device: executor.device });
   const z = operand(drawn, 'noise');
   if ('sampler' in noise) {
-    const sigma = levels.sigma[0]!;
-    await pool.copy(noise.sampler(sigma, Math.hypot(sigma, opening)), drawn, "noiseSampler's result");
+    // The noise takes x up to where the first call is made.
+    await pool.copy(noise.sampler(levels.sigma[0]!, lane.stage().sigma), drawn, "noiseSampler's result");
   } else {
     await executor.work(planRandn(noise.generators, z, batchShape(z)));
   }

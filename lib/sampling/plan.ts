@@ -15,12 +15,13 @@ import {
   solverList,
   solverOf,
   solverOptions,
+  usualCalls,
   type Grid,
   type Preset,
   type SolverName,
   type SolverOptions,
 } from '../solvers';
-import type { Levels, Solver } from '../solvers/solver';
+import type { Json, Levels, Solver } from '../solvers/solver';
 import { assertSameDims, operand } from '../tensor/operand';
 import { sizeOfDims, type TensorLike } from '../tensor/tensor';
 import type { LaneState } from './batch';
@@ -70,12 +71,12 @@ export interface StepsOptions extends SolverOptions {
    * beside the samples themselves, and changes no bit. Each sample needs a stream of its own: a seed, or a generator for each.
    */
   maxRows?: number | undefined;
-  /** Steps N, an integer from 1 to 2^24; the scheduler's numTrainTimesteps for 'pc' and the paper's solvers unless given. */
+  /** Steps N, an integer from 1 to 2^24; the scheduler's numTrainTimesteps for 'pc' and the paper's solvers unless given. That of an array of levels. */
   numInferenceSteps?: number | undefined;
   /**
-   * Network calls a sample, an integer >= 1: exactly so many are made, by the best solver for that number (er_sde, with eta
-   * and rho by it) unless `solver` names another. Below 5 the samples are rough. Instead of `numInferenceSteps`; 20 for a solver that is neither 'pc' nor
-   * one of the paper's, unless either is given.
+   * Network calls a sample, an integer >= 1: exactly so many are made, those of the steps before `startStep` included. The solver
+   * is er_sde, with eta and rho by the number, unless `solver` names another. Below 5 the samples are rough. Instead of
+   * `numInferenceSteps`; 20 for a solver that is neither 'pc' nor one of the paper's, unless either is given.
    */
   calls?: number | undefined;
   /** A solver by its name, with its options beside it, or one that `solvers` made. 'pc' (the reference) unless `calls` is given. */
@@ -89,7 +90,7 @@ export interface StepsOptions extends SolverOptions {
   sigmaMin?: number | undefined;
   /** The highest noise level, > 0; the scheduler's unless given. */
   sigmaMax?: number | undefined;
-  /** The last timestep of the scheduler's tables; the scheduler's unless given. */
+  /** The last timestep of the scheduler's tables; the scheduler's unless given. Of 'pc' and the paper's solvers, without `grid`. */
   samplingEps?: number | undefined;
   /**
    * 'centered': the first network call's estimate of the mean is added to the start, which has none; the default of all
@@ -100,7 +101,7 @@ export interface StepsOptions extends SolverOptions {
   sample?: TensorLike | undefined;
   /** The step at which x stands, from 0: the steps before it are left out. With `sample`. */
   startStep?: number | undefined;
-  /** The noise level at which x stands, instead of sigmaMax: all steps lie below it. With `sample`. */
+  /** The noise level at which x stands, instead of sigmaMax: all steps lie below it. With `sample`. Of an array of levels: the first of them. */
   sigmaStart?: number | undefined;
   /**
    * Sample k of the batch comes from a philox stream of its own, of seed + k, and is measured by itself (stepSize
@@ -180,8 +181,8 @@ export function planOf(source: Source, options: StepsOptions): RunPlan {
   const { batchSize = state?.x.dims[0] ?? 1 } = options;
   if (!Number.isInteger(batchSize) || batchSize < 1)
     throw new ScoreSdeError('ERR_RANGE', `batchSize must be an integer >= 1, got ${show(batchSize)}`);
-  if (options.numInferenceSteps === 0)
-    throw new ScoreSdeError('ERR_RANGE', 'numInferenceSteps must be an integer from 1 to 2^24, got 0');
+  assertCount(options.numInferenceSteps, 'numInferenceSteps');
+  assertCount(options.calls, 'calls');
   assertSignal(signal);
   assertFunction(onProgress, 'onProgress');
   assertFunction(noiseSampler, 'noiseSampler');
@@ -195,13 +196,15 @@ export function planOf(source: Source, options: StepsOptions): RunPlan {
     );
   const { seed, noise } = noiseOf(options, batchSize, sampleShape);
   const solver = chosen(options, source.config, seed === undefined ? 'batch' : 'sample');
+  const levels = levelsOf(solver, options, source.config);
+  solver.start(levels); // refuses levels that it cannot use
   return {
     model,
     device,
     dims,
     maxRows: maxRowsOf(options.maxRows, batchSize, solver, noise),
     solver,
-    levels: levelsOf(solver, options, source.config),
+    levels,
     noise,
     seed,
     inputs: modelInputs,
@@ -269,13 +272,9 @@ function maxRowsOf(maxRows: unknown, batchSize: number, solver: Solver, noise: N
 
 /** The solver of a run: the one that is given or named, the preset for a number of calls, or the reference's. */
 function chosen(options: StepsOptions, config: SchedulerConfig, stepSize: 'batch' | 'sample'): Solver {
-  const { solver, calls } = options;
-  if (calls !== undefined) {
-    if (options.numInferenceSteps !== undefined)
-      throw new ScoreSdeError('ERR_CONFIG', 'calls and numInferenceSteps were both given: each says how long a run is');
-    if (!Number.isInteger(calls) || calls < 1 || calls > 2 ** 24)
-      throw new ScoreSdeError('ERR_RANGE', `calls must be an integer from 1 to 2^24, got ${show(calls)}`);
-  }
+  const { solver, calls, numInferenceSteps } = options;
+  if (calls !== undefined && numInferenceSteps !== undefined)
+    throw new ScoreSdeError('ERR_CONFIG', 'calls and numInferenceSteps were both given: each says how long a run is');
   const flat = Object.fromEntries(
     solverOptions.flatMap((name) => {
       const value = options[name as keyof SolverOptions];
@@ -310,21 +309,29 @@ function presetOf({ solver, calls }: StepsOptions): Preset | undefined {
 
 /** The noise levels of a run. */
 function levelsOf(solver: Solver, options: StepsOptions, config: SchedulerConfig): Levels {
-  const { calls, grid, samplingEps = config.samplingEps, sample, startStep, sigmaStart, start } = options;
+  const { grid, sample, startStep, sigmaStart, start, samplingEps } = options;
   const { sigmaMin = config.sigmaMin, sigmaMax = config.sigmaMax } = options;
   if (start !== undefined && start !== 'centered' && start !== 'zero')
     throw new ScoreSdeError('ERR_CONFIG', `start must be 'centered' or 'zero', got ${show(start)}`);
-  const isPlaced = startStep !== undefined || sigmaStart !== undefined;
-  if (isPlaced && sample === undefined)
+  if ((startStep !== undefined || sigmaStart !== undefined) && sample === undefined)
     throw new ScoreSdeError('ERR_CONFIG', 'startStep and sigmaStart say where sample stands: give it, too');
   if (startStep !== undefined && sigmaStart !== undefined)
     throw new ScoreSdeError('ERR_CONFIG', 'startStep and sigmaStart were both given: each says where the run begins');
   const highest = sigmaStart === undefined ? sigmaMax : sigmaStart;
   for (const [name, level] of Object.entries({ sigmaMin, sigmaMax, sigmaStart: highest }))
     assertNoiseLevel(level, name);
+  if (solver.steps === undefined) assertLeftOut(solver, options);
+  const preset = presetOf(options);
+  const isArray = typeof grid === 'object';
   const isReference = solver.grid === 'reference' && grid === undefined;
-  const count = stepCount(solver, options, isReference ? config.numTrainTimesteps : undefined);
-  const centred = sample === undefined && (start === undefined ? solver.centred : start === 'centered');
+  const { calls, steps } = lengthOf(solver, options, config);
+  if (!isArray && (isReference ? sigmaMin > highest : sigmaMin >= highest && steps > 1))
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `sigmaMin must be below ${sigmaStart === undefined ? 'sigmaMax' : 'sigmaStart'}, ${highest}, got ${sigmaMin}`,
+    );
+  const isCentred = start === undefined ? (preset ?? solver).centred : start === 'centered';
+  const given = { sigmaMax: highest, centred: sample === undefined && isCentred, calls };
   let levels: Levels;
   if (isReference) {
     if (options.rho !== undefined)
@@ -332,40 +339,74 @@ function levelsOf(solver: Solver, options: StepsOptions, config: SchedulerConfig
         'ERR_CONFIG',
         `rho is of the grids 'karras' and 'polyexponential', got ${show(options.rho)}`,
       );
-    const timesteps = timestepTable(count!, samplingEps);
-    const schedule = withSigmas({ timesteps }, count!, config, { sigmaMin, sigmaMax: highest });
-    levels = levelsOfSchedule(schedule, { sigmaMin, sigmaMax: highest, centred, calls });
+    const timesteps = timestepTable(steps, samplingEps === undefined ? config.samplingEps : samplingEps);
+    const schedule = withSigmas({ timesteps }, steps, config, { sigmaMin, sigmaMax: highest });
+    levels = levelsOfSchedule(schedule, { ...given, sigmaMin });
   } else {
-    const lowest = sigmaMin < highest ? sigmaMin : undefined;
-    if (lowest === undefined && count !== 1 && (grid === undefined || typeof grid === 'string'))
+    if (samplingEps !== undefined)
       throw new ScoreSdeError(
-        'ERR_RANGE',
-        `sigmaMin must be below ${sigmaStart === undefined ? 'sigmaMax' : 'sigmaStart'}, ${highest}, got ${sigmaMin}`,
+        'ERR_CONFIG',
+        `samplingEps is of the scheduler's tables, which solver ${show(solver.name)} does not take here`,
       );
-    const { rho = grid === undefined ? presetOf(options)?.rho : undefined } = options;
-    levels = levelsOfGrid(grid === undefined ? 'karras' : grid, {
-      count,
-      sigmaMin: lowest,
-      sigmaMax: highest,
+    const { rho = grid === undefined || grid === preset?.grid ? preset?.rho : undefined } = options;
+    levels = levelsOfGrid(grid ?? 'karras', {
+      ...given,
+      count: isArray ? options.numInferenceSteps : steps,
+      sigmaMin: sigmaMin < highest ? sigmaMin : undefined,
       rho,
-      centred,
-      calls,
     });
+    if (isArray) assertArray(solver, levels, options);
   }
-  return startStep === undefined ? levels : levelsFrom(levels, startStep);
+  return startStep === undefined ? levels : tailOf(solver, levels, startStep);
 }
 
-function stepCount(solver: Solver, options: StepsOptions, tabled: number | undefined): number | undefined {
-  const { calls, numInferenceSteps, grid } = options;
-  if (numInferenceSteps !== undefined) return numInferenceSteps;
-  if (solver.steps === undefined) {
-    if (calls !== undefined)
-      throw new ScoreSdeError('ERR_CONFIG', `solver ${solver.name} decides on its calls by itself: leave out calls`);
-    return typeof grid === 'object' ? undefined : 2; // it takes the first and the last level
+/** How long a run is, over a grid that is no array: its network calls, where a number of them is wanted, and its steps. */
+function lengthOf(solver: Solver, options: StepsOptions, config: SchedulerConfig) {
+  const { numInferenceSteps, grid } = options;
+  if (numInferenceSteps !== undefined) return { calls: undefined, steps: numInferenceSteps };
+  if (solver.steps === undefined) return { calls: undefined, steps: 2 }; // it takes the first and the last level
+  const isWhole = solver.grid === 'reference' || typeof grid === 'object';
+  const { calls = isWhole ? undefined : usualCalls } = options;
+  return { calls, steps: calls === undefined ? config.numTrainTimesteps : solver.steps(calls) };
+}
+
+/** ERR_CONFIG for what an adaptive solver decides on itself. */
+function assertLeftOut({ name }: Solver, options: StepsOptions): void {
+  for (const key of ['calls', 'numInferenceSteps', 'startStep', 'rho'] as const)
+    if (options[key] !== undefined)
+      throw new ScoreSdeError('ERR_CONFIG', `solver ${name} decides on its calls by itself: leave out ${key}`);
+}
+
+/** ERR_RANGE unless levels that were given are those of the options beside them. */
+function assertArray(solver: Solver, levels: Levels, { calls, sigmaStart }: StepsOptions): void {
+  if (sigmaStart !== undefined && sigmaStart !== levels.start)
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `sigmaStart must be the first level of the grid, ${levels.start}, got ${sigmaStart}`,
+    );
+  if (calls === undefined || solver.calls(levels) === calls) return;
+  const [least, most] = [1, undefined].map((limit) => solver.calls({ ...levels, calls: limit }));
+  throw new ScoreSdeError(
+    'ERR_RANGE',
+    `calls must be ${least === most ? least : `${least} to ${most}`} over the ${levels.total} levels of the grid, got ${calls}`,
+  );
+}
+
+/** The levels of a run from a step on, with the calls that are left of those that were wanted. */
+function tailOf(solver: Solver, levels: Levels, startStep: number): Levels {
+  const rest = levelsFrom(levels, startStep);
+  if (levels.calls === undefined) return rest;
+  let calls = levels.calls;
+  for (let at: Json | undefined = solver.start(levels); at !== undefined; at = solver.next(levels, at)) {
+    if (solver.stage(levels, at).step >= startStep) break;
+    calls--;
   }
-  if (calls !== undefined) return solver.steps(calls);
-  if (typeof grid === 'object') return undefined;
-  return tabled ?? solver.steps(20);
+  return { ...rest, calls };
+}
+
+function assertCount(value: unknown, name: string): void {
+  if (value !== undefined && !(Number.isInteger(value) && (value as number) >= 1 && (value as number) <= 2 ** 24))
+    throw new ScoreSdeError('ERR_RANGE', `${name} must be an integer from 1 to 2^24, got ${show(value)}`);
 }
 
 function assertNoiseLevel(value: unknown, name: string): void {

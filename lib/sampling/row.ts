@@ -13,9 +13,12 @@ export interface RowOptions {
 
 /**
  * Writes the record of a row. P, what a row combines, is the score for the paper's updates, and D or eps = (x - D) / sigma
- * for linear ones: each is px x + pm m of the state and the network's output m.
+ * for linear ones: each is px x + pm m of the state and the network's output m, at the sigma that the network was told: a
+ * float32.
  */
-export function writeRow(record: Float32Array, { sigma, update }: Stage, options: RowOptions): void {
+export function writeRow(record: Float32Array, stage: Stage, options: RowOptions): void {
+  const { update } = stage;
+  const sigma = Math.fround(stage.sigma);
   const { parameterization, normals, group } = options;
   record.fill(0);
   record[Row.normals] = normals;

@@ -84,13 +84,13 @@ export class RunLanes {
         step: before + lane.last!.step + 1,
         total: this.#lanes.length * this.steps,
         calls: this.#lanes.reduce((sum, { calls }) => sum + calls, 0),
-        sigma: Math.fround(lane.began),
+        sigma: lane.began,
       };
     }
     const first = this.#lanes.find(({ steps }) => steps > this.#steps);
     if (first === undefined) return undefined;
     this.#steps = first.steps;
-    return { step: first.steps, total: NaN, calls: this.calls, sigma: Math.fround(first.began) };
+    return { step: first.steps, total: NaN, calls: this.calls, sigma: first.began };
   }
 
   /** Takes the samples that are there out of the batch, where others are to come, and lets those in that wait. */

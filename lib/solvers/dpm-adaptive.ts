@@ -11,13 +11,13 @@ export interface DpmAdaptiveOptions {
   rtol?: number | undefined;
   /** The error that a step may have whatever x, > 0. Default 0.0039, a grey level of data in [0, 1]; k-diffusion's 0.0078 is for [-1, 1]. ERR_RANGE. */
   atol?: number | undefined;
-  /** The first step in -ln sigma, > 0. Default 0.05. ERR_RANGE. */
+  /** The first step in -ln sigma, at least 1e-9. Default 0.05. ERR_RANGE. */
   hInit?: number | undefined;
   /** Coefficients of the PID controller of the step, >= 0. Defaults 0, 1, 0. ERR_RANGE. */
   pcoeff?: number | undefined;
   icoeff?: number | undefined;
   dcoeff?: number | undefined;
-  /** A step is accepted where the controller's factor is at least this, > 0. Default 0.81. ERR_RANGE. */
+  /** A step is accepted where the controller's factor is at least this, > 0 and at most 1. Default 0.81. ERR_RANGE. */
   acceptSafety?: number | undefined;
 }
 
@@ -56,10 +56,13 @@ export function dpmAdaptive(options: DpmAdaptiveOptions = {}): Solver<DpmAdaptiv
   const rtol = nonNegative(options.rtol, 'rtol', 0.05);
   const atol = positive(options.atol, 'atol', 0.0039);
   const hInit = positive(options.hInit, 'hInit', 0.05);
+  if (hInit < shortest) throw new ScoreSdeError('ERR_RANGE', `hInit must be at least ${shortest}, got ${hInit}`);
   const pcoeff = nonNegative(options.pcoeff, 'pcoeff', 0);
   const icoeff = nonNegative(options.icoeff, 'icoeff', 1);
   const dcoeff = nonNegative(options.dcoeff, 'dcoeff', 0);
   const acceptSafety = positive(options.acceptSafety, 'acceptSafety', 0.81);
+  // The factor of a step whose error is its tolerance is 1: no step would be accepted for long.
+  if (acceptSafety > 1) throw new ScoreSdeError('ERR_RANGE', `acceptSafety must be at most 1, got ${acceptSafety}`);
 
   const end = ({ sigma }: Levels) => -Math.log(sigma[sigma.length - 1]!);
   const isOver = (levels: Levels, { call, t }: DpmAdaptivePosition) => call === 0 && t >= end(levels) - near;
@@ -127,7 +130,7 @@ export function dpmAdaptive(options: DpmAdaptiveOptions = {}): Solver<DpmAdaptiv
 
   return {
     name: 'dpm_adaptive',
-    options: { order, rtol, atol, hInit, pcoeff, icoeff, dcoeff, acceptSafety },
+    options: Object.freeze({ order, rtol, atol, hInit, pcoeff, icoeff, dcoeff, acceptSafety }),
     grid: 'karras',
     centred: true,
     stochastic: false,
@@ -136,6 +139,11 @@ export function dpmAdaptive(options: DpmAdaptiveOptions = {}): Solver<DpmAdaptiv
     calls: () => undefined,
     start(levels) {
       assertDecreasing(levels, 'dpm_adaptive');
+      if (levels.sigma.length < 2)
+        throw new ScoreSdeError(
+          'ERR_CONFIG',
+          `solver 'dpm_adaptive' needs two noise levels, got ${levels.sigma[0]} alone`,
+        );
       return { t: -Math.log(levels.sigma[0]!), h: hInit, call: 0, again: 0, errors: [], accepted: 0, rejected: 0 };
     },
     restore(levels, saved) {

@@ -12,7 +12,8 @@ export const gridNames = ['karras', 've', 'exponential', 'polyexponential', 'lin
  * - 've', 'exponential': sigmaMin (sigmaMax / sigmaMin)^(1 - u), the paper's geometric sequence
  * - 'polyexponential': sigmaMin (sigmaMax / sigmaMin)^((1 - u)^rho) (k-diffusion)
  * - 'linear': (1 - u) sigmaMax + u sigmaMin
- * - an array: the levels themselves, strictly decreasing finite numbers > 0. A last 0 may be there and means nothing.
+ * - an array: the levels themselves, strictly decreasing finite numbers > 0. A last 0 may be there and means nothing, but for one
+ *   level: [sigma, 0] is a step from it, where [sigma] is none in k-diffusion, and refused.
  */
 export type Grid = (typeof gridNames)[number] | ArrayLike<number>;
 
@@ -45,11 +46,12 @@ export function levelsOfGrid(grid: Grid, options: GridOptions): Levels {
   const all = typeof grid === 'string' ? named(grid, options, rho) : given(grid, options.count);
   const n = all.length - 1;
   const sigma = all.subarray(0, n);
+  // As float32, which networks are told: two levels that are one there are no step.
   for (let i = 0; i < n; i++)
-    if (!(sigma[i]! > 0 && sigma[i]! < (i === 0 ? Infinity : sigma[i - 1]!)))
+    if (!(Math.fround(sigma[i]!) > 0 && Math.fround(sigma[i]!) < (i === 0 ? Infinity : Math.fround(sigma[i - 1]!))))
       throw new ScoreSdeError(
         'ERR_RANGE',
-        `the noise levels of a grid must be finite, above 0 and strictly decreasing, got ${sigma[i]} at ${i}` +
+        `the noise levels of a grid must be finite, above 0 and strictly decreasing in float32, got ${sigma[i]} at ${i}` +
           (i === 0 ? '' : ` after ${sigma[i - 1]}`),
       );
   const sigmaMin = positive(options.sigmaMin, 'sigmaMin', sigma[n - 1]!);
@@ -62,14 +64,15 @@ export function levelsOfGrid(grid: Grid, options: GridOptions): Levels {
   return { sigma, next, label: sigma, start: sigma[0]!, time, sigmaMin, sigmaMax, total: n, centred, calls };
 }
 
-/** The levels from a step on, for a run that starts there; the same memory. `calls`, which was of all steps, is left out. ERR_RANGE. */
+/** The levels from a step on, for a run that starts there; the same memory. `calls`, which is of all steps, is left out unless they are all. ERR_RANGE. */
 export function levelsFrom(levels: Levels, step: number): Levels {
   const { sigma, next, label, time } = levels;
-  integer(step, 'the first step', 0, Math.max(0, sigma.length - 1), 0);
+  integer(step, 'startStep', 0, Math.max(0, sigma.length - 1), 0);
+  if (step === 0) return levels;
   const rest = (values: ArrayLike<number>) =>
     ArrayBuffer.isView(values) ? (values as Float64Array).subarray(step) : Array.prototype.slice.call(values, step);
   const parts = { sigma: rest(sigma), next: rest(next), label: rest(label), time: rest(time) };
-  return { ...levels, ...parts, start: step === 0 ? levels.start : sigma[step]!, calls: undefined };
+  return { ...levels, ...parts, start: sigma[step]!, calls: undefined };
 }
 
 function rhoOf(grid: Grid, rho: number | undefined): number {
@@ -118,10 +121,15 @@ function given(grid: ArrayLike<number>, count: number | undefined): Float64Array
     );
   const n = grid.length - (grid[grid.length - 1] === 0 ? 1 : 0);
   if (n < 1 || n > maxSteps) throw new ScoreSdeError('ERR_RANGE', `a grid must have 1 to 2^24 noise levels, got ${n}`);
+  if (grid.length === 1)
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `a grid of one level has no step: say [${show(grid[0])}, 0] for one from it to 0, got [${show(grid[0])}]`,
+    );
   if (count !== undefined && count !== n)
     throw new ScoreSdeError(
       'ERR_RANGE',
-      `the number of noise levels must be that of the grid, ${n}, got ${show(count)}`,
+      `numInferenceSteps must be the number of the grid's levels, ${n}, got ${show(count)}`,
     );
   const sigma = new Float64Array(n + 1);
   for (let i = 0; i < n; i++) {

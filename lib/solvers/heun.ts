@@ -45,7 +45,7 @@ export function heun(options: HeunOptions = {}): Solver {
 
   return staged({
     name: 'heun',
-    options: churn === undefined ? {} : { churn },
+    options: churn === undefined ? {} : { churn: Object.freeze(churn) },
     stochastic: churn !== undefined && churn.amount > 0 && churn.noise > 0,
     history: 1,
     steps: (calls) => Math.floor(calls / 2) + 1,
@@ -58,18 +58,20 @@ export function heun(options: HeunOptions = {}): Solver {
       const hat = sigma[i]! * growth(levels, i);
       const to = next[i]!;
       const e = churned(levels, i + 1);
+      const noiseLevels = e > 0 ? ([to, to * growth(levels, i + 1)] as const) : undefined;
       if (at < 2 * m && at % 2 === 1) {
         const q = (hat - to) / (2 * to);
-        return linearStage(i, label[i + 1]!, { a: 1, b: [q, -q], e }, true);
+        return { ...linearStage(i, label[i + 1]!, { a: 1, b: [q, -q], e }, true), noiseLevels };
       }
       const euler = { a: to / hat, b: [1 - to / hat] };
-      return linearStage(i, label[i]! * growth(levels, i), i < m ? euler : { ...euler, e }, i >= m);
+      if (i < m) return linearStage(i, label[i]! * growth(levels, i), euler, false);
+      return { ...linearStage(i, label[i]! * growth(levels, i), { ...euler, e }, true), noiseLevels };
     },
   });
 }
 
 function churnOf(churn: Churn): { amount: number; min: number; max?: number | undefined; noise: number } {
-  assertKnown('heun (churn)', churn, ['amount', 'min', 'max', 'noise']);
+  assertKnown('heun', churn, ['amount', 'min', 'max', 'noise'], 'churn');
   if (churn.amount === undefined)
     throw new ScoreSdeError('ERR_CONFIG', `churn must have an amount, got ${show(churn)}`);
   const min = nonNegative(churn.min, 'churn.min', 0);

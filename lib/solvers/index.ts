@@ -6,7 +6,7 @@ import { erSde, type ErSdeOptions } from './er-sde';
 import { euler, eulerAncestral } from './euler';
 import { heun, type HeunOptions } from './heun';
 import { ipndm, lms } from './multistep';
-import { assertKnown } from './options';
+import { assertKnown, correctorOptions } from './options';
 import { predictorCorrector, type PredictorCorrectorOptions } from './predictor-corrector';
 import type { Json, Solver } from './solver';
 import { unipc, type UnipcOptions } from './unipc';
@@ -21,7 +21,7 @@ export { ipndm, lms, type MultistepOptions } from './multistep';
 export { predictorCorrector, type PredictorCorrectorOptions } from './predictor-corrector';
 export type { CorrectorName } from './correctors';
 export type { PredictorName } from './predictors';
-export { preset, type Preset } from './presets';
+export { preset, usualCalls, type Preset } from './presets';
 export type { Json, Levels, LinearUpdate, Solver, Stage, Update } from './solver';
 export { levelsOfSchedule } from './tables';
 export { unipc, type UnipcOptions } from './unipc';
@@ -61,7 +61,7 @@ interface Maker extends SolverEntry {
   make(options: never): Solver;
 }
 
-const correction = ['correctSteps', 'snr', 'stepSize'];
+const correction: readonly string[] = correctorOptions;
 const pair = (fixed: PredictorCorrectorOptions) => (options: PredictorCorrectorOptions) =>
   predictorCorrector({ ...options, ...fixed });
 const song = 'Song et al. 2021';
@@ -279,6 +279,11 @@ function isSolver(value: unknown): boolean {
     typeof solver === 'object' &&
     solver !== null &&
     typeof solver.name === 'string' &&
+    typeof solver.options === 'object' &&
+    solver.options !== null &&
+    Number.isInteger(solver.history) &&
+    (solver.grid === 'karras' || solver.grid === 'reference') &&
+    [solver.centred, solver.stochastic].every((part) => typeof part === 'boolean') &&
     [solver.start, solver.stage, solver.next, solver.calls, solver.restore].every((part) => typeof part === 'function')
   );
 }

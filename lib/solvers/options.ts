@@ -1,16 +1,25 @@
 import { ScoreSdeError } from '../errors';
 import { holdsOptions, show, unknownOption } from '../options';
 
-/** ERR_CONFIG unless `options` can hold options, and has only `known` ones. */
-export function assertKnown(solver: string, options: unknown, known: readonly string[]): void {
+/** The options that are a corrector's. */
+export const correctorOptions = ['correctSteps', 'snr', 'stepSize'] as const;
+
+/** ERR_CONFIG unless `options`, or the solver's option `of`, can hold options, and has only `known` ones. */
+export function assertKnown(solver: string, options: unknown, known: readonly string[], of?: string): void {
   if (!holdsOptions(options, known))
-    throw new ScoreSdeError('ERR_CONFIG', `${solver}: options must be an object of named values, got ${show(options)}`);
-  const unknown = unknownOption(options, known);
-  if (unknown !== undefined)
     throw new ScoreSdeError(
       'ERR_CONFIG',
-      `solver ${show(solver)} has no option ${show(unknown)}; ${known.length === 0 ? 'it has none' : `expected ${known.join(', ')}`}`,
+      `${solver}: ${of ?? 'options'} must be an object of named values, got ${show(options)}`,
     );
+  const unknown = unknownOption(options, known);
+  if (unknown === undefined) return;
+  const isCorrectors = correctorOptions.some((option) => option === unknown);
+  if (isCorrectors && !correctorOptions.some((option) => known.includes(option)))
+    throw new ScoreSdeError('ERR_CONFIG', `solver ${show(solver)} has no corrector, and so no option ${show(unknown)}`);
+  throw new ScoreSdeError(
+    'ERR_CONFIG',
+    `solver ${show(solver)} has no option ${show(of === undefined ? unknown : `${of}.${unknown}`)}; ${known.length === 0 ? 'it has none' : `expected ${known.join(', ')}`}`,
+  );
 }
 
 /** A finite number >= 0, or `missing` where none is given. ERR_RANGE. */

@@ -2,7 +2,7 @@ import { ScoreSdeError } from '../errors';
 import type { StepSize } from '../native/abi';
 import { show } from '../options';
 import { correctorNames, langevin, stepSizes, type CorrectorName } from './correctors';
-import { assertKnown, integer, nonNegative, oneOf } from './options';
+import { assertKnown, correctorOptions, integer, nonNegative, oneOf } from './options';
 import { denoise, predictorNames, predictors, type PredictorName } from './predictors';
 import type { Levels, Solver } from './solver';
 import { staged } from './staged';
@@ -35,7 +35,7 @@ export function predictorCorrector(options: PredictorCorrectorOptions = {}): Sol
   const predictor = oneOf(options.predictor, 'predictor', predictorNames, 'reverse_diffusion');
   const corrector = oneOf(options.corrector, 'corrector', correctorNames, 'langevin');
   if (corrector === 'none')
-    for (const key of ['correctSteps', 'snr', 'stepSize'] as const)
+    for (const key of correctorOptions)
       if (options[key] !== undefined)
         throw new ScoreSdeError('ERR_CONFIG', `${key} is an option of a corrector, and the corrector is "none"`);
   if (corrector === 'ald' && options.stepSize !== undefined && options.stepSize !== 'ald')

@@ -73,6 +73,8 @@ export interface Stage {
   readonly sigma: number;
   /** What is done after the network call. */
   readonly update: Update;
+  /** The noise levels between which the update's noise takes x; those of the step unless given. */
+  readonly noiseLevels?: readonly [sigma: number, sigmaNext: number] | undefined;
   /** Draws that the update takes from the row's stream: 1 where it adds noise. A draw may be taken and not used, as the reference does. */
   readonly draws: 0 | 1;
   /** Whether the step is over with it. An adaptive solver may reject the step: then the next stage has the same `step`. */

@@ -32,6 +32,7 @@ export function staged(spec: StagedSolver): Solver<number> {
   };
   return {
     ...rest,
+    options: Object.freeze(rest.options),
     grid,
     centred,
     steps: spec.steps ?? ((count) => count),
@@ -95,7 +96,7 @@ function centre(stage: Stage, levels: Levels, index: number, name: string): Stag
     if (index > 0) return update;
     throw new ScoreSdeError(
       'ERR_CONFIG',
-      `solver ${show(name)} has no centred start: its first update is no linear one`,
+      `start: 'centered' needs a solver whose first update is a linear one, and that of ${show(name)} is not`,
     );
   }
   const { a, b } = update;

@@ -58,7 +58,7 @@ export interface SolverCase {
 
 const named = (name: string, options: StepsOptions = {}): SolverCase => ({
   name: [name, ...Object.values(options).map((value) => JSON.stringify(value))].join(' '),
-  options: { solver: name, numInferenceSteps: 4, ...options },
+  options: { solver: name, ...(name === 'dpm_adaptive' ? {} : { numInferenceSteps: 4 }), ...options },
 });
 
 export const isAdaptive = ({ solver }: StepsOptions): boolean => solver === 'dpm_adaptive';

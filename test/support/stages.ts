@@ -220,3 +220,27 @@ export function elementwise(score: (x: number, sigma: number, index: number) => 
 /** The scores of data N(0, 1), and of no data at all. */
 export const lin: Score = elementwise((x, sigma) => -x / (1 + sigma * sigma));
 export const toy: Score = elementwise((x, sigma) => (x * sigma) / (sigma + 1));
+
+/**
+ * diff-sampler's UniPC clamps each D but the last to s = max(1, the 99.5th percentile of |D|) and divides it by s. The
+ * solver does not, as UniPC's own code: the model does it here.
+ */
+export function thresholded(score: Score, calls: number): Score {
+  let call = 0;
+  return (x, sigma) => {
+    const given = score(x, sigma);
+    if (++call % calls === 0) return given;
+    const d = x.length / sigma.length;
+    sigma.forEach((level, row) => {
+      const D = Array.from({ length: d }, (_, j) => x[row * d + j]! + level ** 2 * given[row * d + j]!);
+      const sorted = D.map(Math.abs).sort((a, b) => a - b);
+      const at = 0.995 * (d - 1);
+      const below = Math.floor(at);
+      const s = Math.max(1, sorted[below]! + (at - below) * ((sorted[below + 1] ?? 0) - sorted[below]!));
+      D.forEach(
+        (value, j) => (given[row * d + j] = (Math.max(-s, Math.min(s, value)) / s - x[row * d + j]!) / level ** 2),
+      );
+    });
+    return given;
+  };
+}
