@@ -27,12 +27,6 @@ const pipeline = await ScoreSdeVePipeline.fromPretrained('digits', { device: 'cp
 const classifier = await Classifier.load();
 const real = readReal();
 
-/** The reference takes steps, each of one predictor's call and those of the corrector. */
-function runOptions(solver, calls) {
-  if (solver !== 'pc') return { solver, calls };
-  return { numInferenceSteps: Math.max(1, Math.floor(calls / (1 + pipeline.scheduler.config.correctSteps))) };
-}
-
 /** Digit i is of label i % 10 and of seed first + i, whatever the solver and the batch. */
 async function sample(solver, calls, first) {
   const { samples, batch } = options;
@@ -45,7 +39,8 @@ async function sample(solver, calls, first) {
       batchSize: batchLabels.length,
       seed: first + start,
       modelInputs: { class_labels: batchLabels },
-      ...runOptions(solver, calls),
+      solver,
+      calls,
     });
     images.set(result.images.data, start * pixels);
     seconds += result.seconds;

@@ -14,7 +14,7 @@ export interface UnipcOptions {
 /**
  * UniPC (Zhao et al. 2023, arXiv 2302.04867), data prediction. The D of a call first corrects the step before it, without a
  * further call, then predicts the next step. The step to the lowest level is not corrected, and the last step gives D.
- * Source: diff-sampler, unipc_sampler with denoise_to_zero.
+ * Source: diff-sampler, unipc_sampler with denoise_to_zero, without its clamping of D, which is the model's.
  *
  * The correction starts from the x before the step, which is not kept. Prediction and correction have the same terms in that
  * x, so the corrected x is the present x, which is the prediction, plus the difference of the two sums over D.

@@ -3,6 +3,7 @@ import {
   NoiseKind,
   Row,
   RowKind,
+  RowNormals,
   type NonFinite,
   type StateMemory,
   type StepArgs,
@@ -99,29 +100,37 @@ export function casesOf(dims: readonly number[], type: BenchType): Case[] {
       async: () => scheduler.stepCorrectAsync(score(), sample(), options()),
     };
   };
-  /** The update of a solver of that order without noise: x, the score and the D's kept read, x' and this D written. */
-  const linear = (order: 1 | 2 | 3): Case => {
+  /**
+   * A solver's update of that order as a run makes it: x, the score and the D's kept are read, x' is written to x, and this D in
+   * place of the oldest. Its weights let x come to rest.
+   */
+  const linear = (order: 1 | 2 | 3, isNoisy = false): Case => {
     const record = new Float32Array(Row.size);
+    const streams = new BigUint64Array(2 * dims[0]!).map((_, i) => BigInt(i));
     record[Row.kind] = RowKind.linear;
     record[Row.converts] = 1;
     record[Row.terms] = order;
-    record.set([1, 4], Row.px);
-    record.set([0.9, 0.5, -0.5, 0.1].slice(0, 1 + order), Row.a);
+    record.set([1, 1], Row.px);
+    record.set([0.5, 0.3, -0.1, 0.1].slice(0, 1 + order), Row.a);
+    if (isNoisy) {
+      record[Row.e] = 0.1;
+      record[Row.normals] = RowNormals.drawn;
+    }
     const memoryOf = (tensor: () => { data: unknown }) => [tensor().data as StateMemory, Dtype[type]] as const;
     const none = [null, Dtype.float32] as const;
     const args = lazy((): StepArgs => {
       const history = [first, second].slice(0, order - 1);
+      const oldest = history.at(-1);
       return [
         dims[0]!,
         sample().size / dims[0]!,
         record,
         ...memoryOf(sample),
         ...memoryOf(score),
-        NoiseKind.none,
+        ...(isNoisy ? ([NoiseKind.philox, streams, Dtype.float32] as const) : ([NoiseKind.none, ...none] as const)),
+        ...memoryOf(sample),
         ...none,
-        ...memoryOf(out),
-        ...none,
-        ...(order > 1 ? memoryOf(outMean) : none),
+        ...(oldest === undefined ? none : memoryOf(oldest)),
         ...none,
         ...none,
         history.length,
@@ -130,10 +139,10 @@ export function casesOf(dims: readonly number[], type: BenchType): Case[] {
     });
     return {
       ...common,
-      op: `linear ${order}`,
-      engine: '-',
+      op: `linear ${order}${isNoisy ? ', noise' : ''}`,
+      engine: isNoisy ? 'philox' : '-',
       bytes: [3, 5, 6][order - 1]! * width,
-      normals: 0,
+      normals: isNoisy ? 1 : 0,
       sync: (): NonFinite => native.step(...args()),
       async: (): Promise<NonFinite> => native.stepAsync([], ...args()),
     };
@@ -159,5 +168,6 @@ export function casesOf(dims: readonly number[], type: BenchType): Case[] {
     linear(1),
     linear(2),
     linear(3),
+    linear(3, true),
   ];
 }
