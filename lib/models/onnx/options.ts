@@ -38,7 +38,8 @@ export interface OnnxModelOptions extends NetworkOptions {
   libraryPath?: string | undefined;
   /**
    * Weights that the network has in files beside it, as bytes by the files' names, { 'model.onnx_data': bytes }. They take the
-   * place of the files, and need not be kept once the network is loaded.
+   * place of the files, and need not be kept once the network is loaded. Of a network that is given by its bytes all must be
+   * given; of a file's the others are read from its folder.
    */
   externalData?: Readonly<Record<string, Uint8Array | ArrayBuffer>> | undefined;
   /**
@@ -59,7 +60,7 @@ export interface OnnxModelOptions extends NetworkOptions {
   cpuArena?: boolean | undefined;
   /** Whether operators that do not depend on each other run at once. Default: 'parallel' with more than one interOpThreads. */
   executionMode?: 'sequential' | 'parallel' | undefined;
-  /** Sizes of the network's free dims by their names. */
+  /** Sizes of the free dims of the network's inputs, by their names. */
   freeDimensionOverrides?: Readonly<Record<string, number>> | undefined;
   /** What ONNX Runtime writes to standard error: from 0, verbose, to 4, fatal errors. Default 4. */
   logSeverityLevel?: 0 | 1 | 2 | 3 | 4 | undefined;
