@@ -265,9 +265,9 @@ export function rootGraph(shape: readonly number[]): Uint8Array {
 }
 
 /** score = M^n (-sample / timestep) for the square identity matrix M: as long as many products of matrices take. */
-export function slowGraph(size: number, products: number): Uint8Array {
+export function slowGraph(size: number, products: number, batch: number | string = 'batch'): Uint8Array {
   const graph = new GraphWriter();
-  const dims = ['batch', 1, size, size];
+  const dims = [batch, 1, size, size];
   const identity = graph.constant(
     'float32',
     Array.from({ length: size * size }, (_, i) => (i % (size + 1) === 0 ? 1 : 0)),
@@ -277,7 +277,7 @@ export function slowGraph(size: number, products: number): Uint8Array {
   for (let i = 0; i < products; i++) score = graph.add('MatMul', [identity, score]);
   const output = port('out_sample', 'float32', dims);
   graph.output(score, output);
-  return graph.bytes([port('sample', 'float32', dims), port('timestep')], [output]);
+  return graph.bytes([port('sample', 'float32', dims), port('timestep', 'float32', [batch])], [output]);
 }
 
 /** score = sample * weight, where the weight is the first number of another file, or the product of those of several. */
