@@ -51,7 +51,9 @@ export function longRun(
   if (!(seconds > longSeconds)) return undefined;
   const count = (calls * images).toLocaleString('en-US');
   const usual =
-    offers && !isAdaptive && calls > usualCalls ? `; --calls ${usualCalls} takes ${duration(secondsPerCall * usualCalls)}` : '';
+    offers && !isAdaptive && calls > usualCalls
+      ? `; --calls ${usualCalls} takes ${duration(secondsPerCall * usualCalls)}`
+      : '';
   const guess = isAdaptive ? `the solver decides on its calls, ${calls} an image as a rule: ` : '';
   return `${guess}${count} network calls, about ${duration(seconds)}${usual}`;
 }

@@ -54,9 +54,15 @@ export interface OnnxModelOptions extends NetworkOptions {
   signal?: Signal | undefined;
   /** Has the network's files read ahead of ONNX Runtime, and is told how many bytes of them were read. */
   onProgress?: ((progress: LoadProgress) => void) | undefined;
-  /** Whether ONNX Runtime plans the memory of a run from the run before. Default true. */
+  /**
+   * Whether ONNX Runtime plans the memory of a run from the run before. Default true; false takes less memory: a run at
+   * 3x1024x1024 took that of 6 samples in place of 8.
+   */
   memoryPattern?: boolean | undefined;
-  /** Whether ONNX Runtime keeps memory for the next run. Default true; false takes less, and more time. */
+  /**
+   * Whether ONNX Runtime keeps memory for the next run in an arena of its own. Default true; false takes more time, and less
+   * memory only where the C library returns what is freed: with glibc's usual settings the same run took that of 11 samples.
+   */
   cpuArena?: boolean | undefined;
   /** Whether operators that do not depend on each other run at once. Default: 'parallel' with more than one interOpThreads. */
   executionMode?: 'sequential' | 'parallel' | undefined;
