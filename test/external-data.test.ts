@@ -101,6 +101,11 @@ describe('is refused before it is loaded', () => {
       );
   });
 
+  test('a file by two names', async () => {
+    const twice = { externalData: { 'a.bin': weight(1), './a.bin': weight(2) } };
+    sentence(await rejection(() => load(two(), twice)), 'ERR_CONFIG', /each file once, got "a.bin", ".\/a.bin"/);
+  });
+
   test('bytes of a graph without those of its files', async () => {
     sentence(await rejection(() => load(two())), 'ERR_MODEL', /"a.bin", "b.bin".*externalData must give/, page);
     const some = { externalData: { 'a.bin': weight(1) } };

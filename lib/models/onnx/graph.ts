@@ -35,7 +35,7 @@ const [mostText, mostDepth] = [4096, 100];
 /** Bytes that are there of each piece, unless the file ends: a field's head and a text. */
 export const leastPiece = mostText + 32;
 /** Fields that are read between two turns of the event loop. */
-const fieldsPerTurn = 1024;
+const fieldsPerTurn = 256;
 
 /**
  * Reads a network's file as far as names lead: of weights in it only their lengths, so that a file of gigabytes takes little.

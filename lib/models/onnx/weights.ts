@@ -106,7 +106,10 @@ export class Weights {
           `freeDimensionOverrides[${show(name)}]: the network leaves no size of that name free, but ${listed([...free])}`,
         );
     const named = new Set([...external.keys()].map(normalize));
-    for (const name of this.source.external.keys())
+    const given = [...this.source.external.keys()];
+    if (new Set(given.map(normalize)).size < given.length)
+      throw new ScoreSdeError('ERR_CONFIG', `externalData must name each file once, got ${listed(given)}`);
+    for (const name of given)
       if (!named.has(normalize(name)))
         throw new ScoreSdeError(
           'ERR_CONFIG',
