@@ -2,10 +2,10 @@ import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PNG } from 'pngjs';
-import { ScoreSdeVePipeline, solverList } from '../lib';
+import { ScoreSdeVePipeline, solverList, type StepsOptions } from '../lib';
 import { dotsOf } from '../lib/cli/compare/font';
 import { Sheet } from '../lib/cli/compare/sheet';
-import { duration, longRun } from '../lib/cli/estimate';
+import { duration, longRun, measured } from '../lib/cli/estimate';
 import { sayLong } from '../lib/cli/progress';
 import { interrupted, run, sample, start } from './support/command';
 import { removeFolders, temporaryFolder } from './support/folders';
@@ -121,28 +121,61 @@ describe('a long run', () => {
     [6 * 86400, '6 days'],
   ])('%p s in words', (seconds, text) => expect(duration(seconds)).toBe(text));
 
-  test('is refused on a terminal without --yes', () => {
-    const { stderr } = process;
+  test('is refused on a terminal without --yes, and not where any end is a pipe', () => {
+    const { stdin, stdout, stderr } = process;
     const written: string[] = [];
     const spy = jest.spyOn(stderr, 'write').mockImplementation((text) => written.push(String(text)) > 0);
-    const before = Object.getOwnPropertyDescriptor(stderr, 'isTTY');
-    const on = (isTTY: boolean, yes: boolean) => () => {
-      Object.defineProperty(stderr, 'isTTY', { value: isTTY, configurable: true });
+    const streams = [stdin, stdout, stderr];
+    const before = streams.map((stream) => Object.getOwnPropertyDescriptor(stream, 'isTTY'));
+    const on = (terminals: boolean[], yes: boolean) => () => {
+      for (const [i, value] of terminals.entries())
+        Object.defineProperty(streams[i], 'isTTY', { value, configurable: true });
       sayLong('3 network calls, about 2 days', yes);
     };
     try {
-      expect(on(true, false)).toThrow(
+      expect(on([true, true, true], false)).toThrow(
         expect.objectContaining({ code: 'ERR_CONFIG', message: '3 network calls, about 2 days; --yes begins it' }),
       );
-      on(true, true)();
-      on(false, true)();
+      on([true, true, true], true)();
+      on([false, false, false], true)();
       expect(written).toEqual([]);
-      on(false, false)();
-      expect(written).toEqual(['score-sde: 3 network calls, about 2 days\n']);
+      for (const pipe of [0, 1, 2])
+        on(
+          [0, 1, 2].map((i) => i !== pipe),
+          false,
+        )();
+      expect(written).toEqual(Array(3).fill('score-sde: 3 network calls, about 2 days\n'));
     } finally {
       spy.mockRestore();
-      Object.defineProperty(stderr, 'isTTY', before ?? { value: undefined, configurable: true });
+      for (const [i, stream] of streams.entries())
+        Object.defineProperty(stream, 'isTTY', before[i] ?? { value: undefined, configurable: true });
     }
+  });
+
+  test('is timed as it is, where one image does not show that it is short', async () => {
+    // Half a minute a call, whatever the batch.
+    const asked: unknown[] = [];
+    const pipeline = {
+      estimate: ({ batchSize, calls, modelInputs, solver }: StepsOptions) => {
+        asked.push([batchSize, calls, modelInputs, solver]);
+        return Promise.resolve({ calls: calls!, seconds: 30 * calls! });
+      },
+    } as unknown as ScoreSdeVePipeline;
+    const label = [1, 2, 3, 4];
+    const short = await measured(pipeline, { calls: 5, batchSize: 4, label });
+    expect([short, asked]).toEqual([
+      { secondsPerCall: 120, calls: 5, images: 4, isAdaptive: false },
+      [[1, 5, { class_labels: [1] }, undefined]],
+    ]);
+    const long = await measured(pipeline, { calls: 20, batchSize: 4, label });
+    expect(long).toEqual({ secondsPerCall: 30, calls: 20, images: 4, isAdaptive: false });
+    expect(asked.at(-1)).toEqual([4, 20, { class_labels: label }, undefined]);
+    const adaptive = { solver: 'dpm_adaptive', batchSize: 4, label: undefined };
+    const guessed = await measured(pipeline, adaptive, { isAdaptive: true });
+    expect(asked.at(-1)).toEqual([4, 2, undefined, undefined]);
+    expect(longRun(guessed)).toBe(
+      'the solver decides on its calls, 30 an image as a rule: 120 network calls, about 15 min',
+    );
   });
 
   test('goes on in a pipe after a word', async () => {
@@ -159,6 +192,22 @@ describe('a long run', () => {
       ),
     });
   });
+});
+
+test.each([
+  [['--solver', 'pc', '--calls', '12'], 6],
+  [['--solver', 'heun', '--calls', '6'], 4],
+  [['--steps', '3'], 3],
+])('the bar of %j begins with the steps', async (args, steps) => {
+  const cwd = await temporaryFolder();
+  await writeFile(join(cwd, 'terminal.js'), 'process.stderr.isTTY = true;');
+  const asked = ['sample', ...args, '--batch', '1', '--out', 'x.png'];
+  const { ended } = start(asked, cwd, {}, ['--require', join(cwd, 'terminal.js')]);
+  const { stderr, code } = await ended;
+  expect(code).toBe(0);
+  const shown = [...stderr.matchAll(/ (\d+)\/(\d+) steps/g)].map(([, at, total]) => [Number(at), Number(total)]);
+  expect(shown[0]).toEqual([0, steps]);
+  expect(shown.at(-1)).toEqual([steps, steps]);
 });
 
 describe('compare', () => {
@@ -198,7 +247,7 @@ describe('compare', () => {
     sheet.put(0, 1, [...image(1, 0, 0), ...image(0, 0.5, 1)]);
     const { width, height, data } = PNG.sync.read(await sheet.toPng());
     // 'pc' is 22 wide and '50 calls' 94; an image is 24 and twice enlarged.
-    const [left, top] = [8 + 22 + 8, 8 + 14 + 8];
+    const [left, top] = [8 + 22 + 8, 8 + 18 + 8];
     expect([width, height]).toEqual([left + 2 * (96 + 8), top + 48 + 8]);
     const at = (x: number, y: number) => [...data.subarray(4 * (y * width + x)).subarray(0, 3)];
     const second = left + 96 + 8;
@@ -220,6 +269,18 @@ describe('compare', () => {
     for (const [x, y] of dotsOf('5 calls')) expect(at(left + 2 * x + 1, 8 + 2 * y + 1)).toEqual([0, 0, 0]);
   });
 
+  test('its help has defaults as they are typed', async () => {
+    const { stdout } = await run(['compare', '--help'], await temporaryFolder());
+    expect(stdout.replaceAll(/\s+/g, ' ')).toMatch(
+      /\(default: 5,10,20\) .* \(default: er_sde,dpmpp_2m,pc\) .* score-sde compare --calls/,
+    );
+  });
+
+  test('p, q, g, j and y go below the line, and no other', () => {
+    const below = [...'abcdefghijklmnopqrstuvwxyz0123456789'].filter((c) => dotsOf(c).some(([, y]) => y > 6));
+    expect(below.join('')).toBe('gjpqy');
+  });
+
   test('every character of a label can be drawn', () => {
     for (const character of new Set(solverList.map(({ name }) => name).join('') + '0123456789calls'))
       expect(dotsOf(character).length).toBeGreaterThan(4);
@@ -231,6 +292,9 @@ describe('compare', () => {
     [['--solvers', 'pc,ddim'], /^score-sde: there is no solver "ddim".* \(ERR_CONFIG\)\n$/],
     [['--solvers', 'dpm_adaptive'], /^score-sde: the solver dpm_adaptive decides .* \(ERR_CONFIG\)\n$/],
     [['--out', 'x.gif'], /^score-sde: .*\.png.*x\.gif \(ERR_CONFIG\)\n$/],
+    // Before anything is timed, of which a word on the length would be said.
+    [['--label', '1,99', '--calls', '9000000'], /^score-sde: [^\n]+ 0 to 10, got 99 \(ERR_RANGE\)\n$/],
+    [['--label', '1,2', '--count', '3', '--calls', '9000000'], /^score-sde: [^\n]+got 2[^\n]* \(ERR_SHAPE\)\n$/],
   ])('%j is refused', async (args, says) => {
     const cwd = await temporaryFolder();
     const { stderr, ...ended } = await run(['compare', ...args], cwd);

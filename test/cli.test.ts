@@ -101,6 +101,7 @@ describe('sample', () => {
       steps: 6,
       calls: 6,
     },
+    { args: '--calls 6 --eta authors', options: { calls: 6, eta: 'authors' }, steps: 6, calls: 6 },
     {
       args: '--solver dpmpp_2m --steps 4 --grid polyexponential --rho 2',
       options: { solver: 'dpmpp_2m', numInferenceSteps: 4, grid: 'polyexponential', rho: 2 },
@@ -359,6 +360,7 @@ describe('solvers', () => {
     const [head, ...lines] = stdout.trimEnd().split('\n');
     expect(head).toMatch(/^solver +calls a step +noise +options +source$/);
     expect(lines.map((line) => line.split(' ')[0])).toEqual(solverList.map(({ name }) => name));
+    expect(lines[0]).toMatch(/^pc .* 100 calls or more/);
     expect(lines.find((line) => line.startsWith('er_sde'))).toMatch(/ 1 +yes +order eta sNoise +Cui et al\. 2023/);
   });
 

@@ -1,18 +1,26 @@
-import { Generator, ScoreSdeVePipeline, ScoreSdeVeScheduler, type ScoreModel, type StepsOptions } from '../lib';
+import {
+  Generator,
+  OnnxModel,
+  ScoreSdeVePipeline,
+  ScoreSdeVeScheduler,
+  type ScoreModel,
+  type StepsOptions,
+} from '../lib';
 import { devices, elementsOf } from './support/devices';
 import { bitEqual } from './support/golden';
+import { slowGraph } from './support/onnx';
 import { rejection, sentence } from './support/refusals';
 import { mixture, pipelineOn, samplesOf, streams } from './support/requests';
 
 const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** A network that takes so long for each sample, and notes how many it is given. */
-function slowly(milliseconds: number) {
+/** A network that takes so long for each sample, or for each call, and notes how many it is given. */
+function slowly(milliseconds: number, each: 'sample' | 'call' = 'sample') {
   const seen: number[] = [];
   const model: ScoreModel = async (...args) => {
     const rows = args[0].dims[0]!;
     seen.push(rows);
-    await sleep(milliseconds * rows);
+    await sleep(each === 'sample' ? milliseconds * rows : milliseconds);
     return mixture(...args);
   };
   return { model, seen };
@@ -31,11 +39,28 @@ describe.each(devices)('on %s', (device) => {
     expect((await pipeline.run(options)).calls).toBe(20);
   });
 
-  test('a slow network is called once, with one sample', async () => {
+  test('a slow network is called with one sample and with a few', async () => {
     const { model, seen } = slowly(600);
     const { calls, seconds } = await pipelineOn(device, model).estimate({ solver: 'pc', batchSize: 64, seed: 1 });
     expect(calls).toBe(12);
-    expect(seconds).toBeGreaterThan(0.6 * 12 * 64 * 0.99);
+    expect(seconds).toBeGreaterThan(0.6 * 12 * 64 * 0.9);
+    expect(seconds).toBeLessThan(0.6 * 12 * 64 * 1.5);
+    expect(seen.length).toBe(2);
+    expect(seen[0]).toBe(1);
+    expect(seen[1]).toBeLessThan(6);
+  });
+
+  test('one whose calls take as long whatever the batch is not taken to be slower with more', async () => {
+    const { model } = slowly(600, 'call');
+    const { seconds } = await pipelineOn(device, model).estimate({ calls: 20, batchSize: 16, seed: 1 });
+    expect(seconds).toBeGreaterThan(0.6 * 20 * 0.99);
+    expect(seconds).toBeLessThan(0.6 * 20 * 4);
+  });
+
+  test('a very slow one is called once', async () => {
+    const { model, seen } = slowly(3100);
+    const { seconds } = await pipelineOn(device, model).estimate({ calls: 20, batchSize: 16, seed: 1 });
+    expect(seconds).toBeGreaterThan(3.1 * 20 * 16 * 0.99);
     expect(seen).toEqual([1]);
   });
 
@@ -62,6 +87,24 @@ describe.each(devices)('on %s', (device) => {
     );
   });
 });
+
+test('a slow network for batches of one size takes a call for each of them', async () => {
+  // About a second a call with four samples, whose bits are not probed.
+  const network = slowGraph(1024, 8, 4);
+  const model = await OnnxModel.load(network, { device: 'cpu', check: false });
+  const pipeline = new ScoreSdeVePipeline({
+    scheduler: new ScoreSdeVeScheduler(),
+    model,
+    sampleShape: [1, 1024, 1024],
+    device: 'cpu',
+  });
+  const seconds = async (batchSize: number) => (await pipeline.estimate({ calls: 2, batchSize, seed: 1 })).seconds;
+  expect(model.exact.width).toBe(4);
+  const [one, five] = [await seconds(1), await seconds(5)];
+  await pipeline.dispose();
+  expect(five / one).toBeGreaterThan(1);
+  expect(five / one).toBeLessThan(4);
+}, 60_000);
 
 test('a run whose values are not finite is refused as a run, and its other options are taken', async () => {
   const wrong = pipelineOn('cpu', ({ dims, data }) => ({ dims, data: data.map(() => NaN) }));

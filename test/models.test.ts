@@ -844,7 +844,7 @@ describe('fromPretrained', () => {
       'one of another pipeline',
       { [index]: { _class_name: 'DDPMPipeline' } },
       'ERR_CONFIG',
-      /_class_name: expected "ScoreSdeVePipeline", got "DDPMPipeline"/,
+      /_class_name: expected "ScoreSdeVePipeline", got "DDPMPipeline": .*exporting\.md/,
     ],
     ['one of no pipeline', { [index]: {} }, 'ERR_CONFIG', /_class_name: .*, got undefined/],
 

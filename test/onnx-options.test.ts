@@ -18,59 +18,11 @@ const lin = formula({ name: 'lin' });
 const load = loader({ device: 'cpu' });
 afterAll(removeFolders);
 
-describe('with weights in another file', () => {
-  const weight = (value: number) => new Uint8Array(Float32Array.of(value).buffer);
-  const times = (factor: number) => floats(x).map((v) => factor * v);
-
-  test('takes them from memory, for bytes and in place of the file', async () => {
-    const folder = await temporaryFolder();
-    const graph = externalGraph('weights.bin', shape);
-    const ofBytes = await load(graph, { externalData: { 'weights.bin': weight(3) } });
-    bitEqual(floats(await ofBytes.run(x, 2)), times(3));
-    const ofBuffer = await load(graph, { externalData: { 'weights.bin': weight(5).buffer as ArrayBuffer } });
-    bitEqual(floats(await ofBuffer.run(x, 2)), times(5));
-    await writeFile(join(folder, 'model.onnx'), graph);
-    await writeFile(join(folder, 'weights.bin'), weight(7));
-    const ofFile = await load(join(folder, 'model.onnx'), { externalData: { 'weights.bin': weight(4) } });
-    bitEqual(floats(await ofFile.run(x, 2)), times(4));
-  });
-
-  test('the bytes are not needed once it is loaded', async () => {
-    const bytes = weight(3);
-    const model = await load(externalGraph('weights.bin', shape), { externalData: { 'weights.bin': bytes } });
-    bytes.fill(0);
-    bitEqual(floats(await model.run(x, 2)), times(3));
-  });
-
-  test.each<[string, OnnxModelOptions, RegExp]>([
-    ['no object', { externalData: [weight(1)] as never }, /externalData must be an object of bytes/],
-    [
-      'no bytes',
-      { externalData: { 'weights.bin': 'text' as never } },
-      /externalData\["weights.bin"\] must be a Uint8Array/,
-    ],
-  ])('%s is refused', async (_, options, says) => {
-    sentence(await rejection(() => load(externalGraph('weights.bin', shape), options)), 'ERR_CONFIG', says);
-  });
-
-  test('files are read ahead, and how far that is is told', async () => {
-    const folder = await temporaryFolder();
-    const graph = externalGraph('weights.bin', shape);
-    await writeFile(join(folder, 'model.onnx'), graph);
-    await writeFile(join(folder, 'weights.bin'), weight(3));
-    const told: LoadProgress[] = [];
-    await load(join(folder, 'model.onnx'), { onProgress: (progress) => told.push(progress) });
-    const total = graph.length + 4;
-    expect(told).toEqual([graph.length, total].map((loaded) => ({ loaded, total })));
-  });
-});
-
 test.each<[string, OnnxModelOptions]>([
   ['without a plan of memory', { memoryPattern: false }],
   ['without kept memory', { cpuArena: false }],
   ['with operators at once', { executionMode: 'parallel', interOpThreads: 2 }],
   ['with errors told', { logSeverityLevel: 3 }],
-  ['with a size fixed', { freeDimensionOverrides: { height: 2 } }],
 ])('gives the same %s', async (_, options) => {
   const model = await load(scoreGraph(), options);
   bitEqual(floats(await model.run(x, 2)), lin(floats(x), 2));
@@ -80,6 +32,29 @@ test('a free size can be fixed by its name', async () => {
   const free = scoreGraph({ inputs: [port('sample', 'float32', ['batch', 1, 'height', 2]), port('timestep')] });
   expect((await load(free)).sampleShape).toEqual([1, 'height', 2]);
   expect((await load(free, { freeDimensionOverrides: { height: 6 } })).sampleShape).toEqual([1, 6, 2]);
+});
+
+test('a size that the network does not leave free is refused with those that it does', async () => {
+  const free = scoreGraph({ inputs: [port('sample', 'float32', ['batch', 1, 'height', 2]), port('timestep')] });
+  const error = await rejection(() => load(free, { freeDimensionOverrides: { heigth: 6 } }));
+  sentence(error, 'ERR_CONFIG', /freeDimensionOverrides\["heigth"\]: .* "batch", "height"$/);
+});
+
+test.each(['optimizedModelFilePath', 'profileFilePrefix'])(
+  '%s in a folder that is not there is refused',
+  async (name) => {
+    const file = join(await temporaryFolder(), 'none', 'x');
+    sentence(
+      await rejection(() => load(scoreGraph(), { [name]: file })),
+      'ERR_IO',
+      new RegExp(`^${name}: .*no folder`),
+    );
+  },
+);
+
+test('what is no ONNX is told with the page on exporting', async () => {
+  const error = await rejection(() => load(new TextEncoder().encode('no network, but some text')));
+  sentence(error, 'ERR_MODEL', /cannot be loaded: .*protobuf.*exporting\.md/);
 });
 
 test('ONNX Runtime writes its graph and its times where they are asked for', async () => {
@@ -106,7 +81,7 @@ test('bytes that are detached are refused, before and while it loads', async () 
   const bytes = scoreGraph().slice();
   const loading = load(bytes);
   structuredClone(bytes, { transfer: [bytes.buffer] });
-  sentence(await rejection(() => loading), ['ERR_DISPOSED', 'ERR_SHAPE']);
+  sentence(await rejection(() => loading), 'ERR_DISPOSED');
 });
 
 test('files outside of the folder, and what is no file, are not read', async () => {
@@ -120,7 +95,8 @@ test('files outside of the folder, and what is no file, are not read', async () 
     const told: LoadProgress[] = [];
     const error = await rejection(() => load(file, { onProgress: (progress) => told.push(progress) }));
     expect(error.code).toBe('ERR_MODEL');
-    expect(told).toEqual([{ loaded: graph.length, total: graph.length }]);
+    // What is no file in the folder is told before anything is read.
+    expect(told).toEqual(location === '.' ? [] : [{ loaded: graph.length, total: graph.length }]);
   }
 });
 

@@ -3,7 +3,7 @@ import { AbortError, ScoreSdeError } from '../errors';
 import { ScoreSdeVePipeline } from '../sampling/pipeline';
 import { solverOf } from '../solvers';
 import { Sheet } from './compare/sheet';
-import { longRun } from './estimate';
+import { longRun, measured } from './estimate';
 import { interruption, loaded } from './interrupt';
 import { assertPictures, pngOutput } from './output';
 import { sayLong } from './progress';
@@ -36,14 +36,17 @@ export async function compare(options: CompareOptions): Promise<void> {
   const count = options.count ?? (label && label.length > 1 ? label.length : 8);
   const columns = calls.map((n) => `${n} ${n === 1 ? 'call' : 'calls'}`);
   const sheet = new Sheet({ sampleShape, count, rows: solvers, columns });
-  const shared = { batchSize: count, seed, modelInputs: label && { class_labels: label }, signal };
+  const modelInputs = label && { class_labels: label };
+  if (modelInputs) pipeline.model.prepare?.([count, ...sampleShape], modelInputs);
+  const shared = { batchSize: count, seed, signal };
 
-  const one = await pipeline.estimate({ calls: 2, modelInputs: label && { class_labels: label.slice(0, 1) }, signal });
-  const all = solvers.length * calls.reduce((sum, n) => sum + n, 0);
-  const text = longRun({ secondsPerCall: (one.seconds / one.calls) * count, calls: all, images: count }, false);
-  if (text !== undefined) sayLong(text, yes);
+  if (!yes) {
+    const all = solvers.length * calls.reduce((sum, n) => sum + n, 0);
+    const text = longRun(await measured(pipeline, { ...shared, label, calls: 2 }, { calls: all }), false);
+    if (text !== undefined) sayLong(text, yes);
+  }
   // The first call is slower than the others: it is no cell's.
-  await pipeline.run({ ...shared, calls: 1 });
+  await pipeline.run({ ...shared, modelInputs, calls: 1 });
 
   const width = Math.max('solver'.length, ...solvers.map((name) => name.length));
   const line = (name: string, ...cells: string[]) =>
@@ -51,7 +54,7 @@ export async function compare(options: CompareOptions): Promise<void> {
   line('solver', 'calls', 'seconds', 'calls made');
   for (const [row, solver] of solvers.entries())
     for (const [column, n] of calls.entries()) {
-      const result = await pipeline.run({ ...shared, solver, calls: n });
+      const result = await pipeline.run({ ...shared, modelInputs, solver, calls: n });
       sheet.put(row, column, await result.images.getData());
       line(solver, String(n), result.seconds.toFixed(2), String(result.calls));
     }

@@ -8,7 +8,7 @@ import { exitCodeOf } from './interrupt';
 import { onLostOutput, warn } from './output';
 import { version } from '../package';
 import type { SampleOptions } from './sample';
-import { integer, integerList, integers, nonNegative, positive, seed, words } from './values';
+import { eta, integer, integerList, integers, nonNegative, positive, seed, words } from './values';
 
 const mostSteps = 2 ** 24;
 const label = '<n...>';
@@ -32,10 +32,10 @@ program
       .argParser(integer(1, mostSteps))
       .conflicts('calls'),
   )
-  .option('--solver <name>', 'the sampler: score-sde solvers lists them (default: er_sde)')
+  .option('--solver <name>', 'the sampler: score-sde solvers lists them (default: er_sde); pc needs 100 calls or more')
   .addOption(new Option('--grid <name>', "how the noise levels lie (default: the solver's)").choices(gridNames))
   .option('--rho <x>', 'the exponent of the grids karras and polyexponential', positive)
-  .option('--eta <x>', 'how much noise the solver adds, 0 for none', nonNegative)
+  .option('--eta <x>', "how much noise the solver adds, 0 for none; authors: er_sde's own function", eta)
   .option('--order <n>', 'the order of the solver', integer(1, 16))
   .option('--sigma-min <x>', "the lowest noise level (default: the model's)", positive)
   .option('--sigma-max <x>', "the highest noise level (default: the model's)", positive)
@@ -76,8 +76,16 @@ score-sde compare makes a picture of what several solvers and numbers of calls g
 program
   .command('compare')
   .description('make a picture of what several solvers give with several numbers of network calls')
-  .option('--calls <list>', 'numbers of network calls, a column each', integerList(1, mostSteps), [5, 10, 20])
-  .option('--solvers <list>', 'solvers, a row each', words, ['er_sde', 'dpmpp_2m', 'pc'])
+  .addOption(
+    new Option('--calls <list>', 'numbers of network calls, a column each')
+      .argParser(integerList(1, mostSteps))
+      .default([5, 10, 20], '5,10,20'),
+  )
+  .addOption(
+    new Option('--solvers <list>', 'solvers, a row each; pc needs 100 calls or more')
+      .argParser(words)
+      .default(['er_sde', 'dpmpp_2m', 'pc'], 'er_sde,dpmpp_2m,pc'),
+  )
   .option('--model <dir>', "a pipeline's folder, or the name of a built-in model", 'digits')
   .option('--out <file>', 'the PNG to write; - is standard output', 'compare.png')
   .option('--count <n>', 'images in each cell (default: 8, or as many as there are labels)', integer(1, 256))
@@ -85,6 +93,12 @@ program
   .option(`--label ${label}`, 'the class, one for all images or one for each', integers(0, 2 ** 31 - 1))
   .option('--device <name>', 'where the samples lie: auto, cpu, cuda or cuda:N', 'auto')
   .option('--yes', 'on a terminal, begin work of more than ten minutes; elsewhere any begins')
+  .addHelpText(
+    'after',
+    `
+Eight images of each of four solvers at three lengths, all from the same seeds:
+  score-sde compare --calls 10,20,100 --solvers er_sde,dpmpp_2m,heun,pc --count 8 --seed 7 --out compare.png`,
+  )
   .action(async (options: CompareOptions) => (await import('./compare.js')).compare(options));
 
 program

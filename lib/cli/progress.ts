@@ -55,9 +55,10 @@ export class Progress {
   }
 }
 
-/** ERR_CONFIG on a terminal, unless the user has agreed. In a pipe nobody can agree: the run goes on. */
+/** ERR_CONFIG on a terminal, unless the user has agreed. With a pipe or a file at any end it is a program's: the run goes on. */
 export function sayLong(text: string, yes: boolean): void {
   if (yes) return;
-  if (process.stderr.isTTY) throw new ScoreSdeError('ERR_CONFIG', `${text}; --yes begins it`);
+  const { stdin, stdout, stderr } = process;
+  if (stdin.isTTY && stdout.isTTY && stderr.isTTY) throw new ScoreSdeError('ERR_CONFIG', `${text}; --yes begins it`);
   warn(text);
 }

@@ -13,7 +13,7 @@ import type { SamplingRun } from '../sampling/run';
 import { onAbort } from '../signals';
 import { solverOf, type Grid } from '../solvers';
 import type { Tensor } from '../tensor/tensor';
-import { longRun, usualCalls } from './estimate';
+import { longRun, measured, usualCalls } from './estimate';
 import { exitCodeOf, interruption, loaded } from './interrupt';
 import { assertPictures, pngOutput, warn } from './output';
 import { Progress, sayLong } from './progress';
@@ -27,7 +27,7 @@ export interface SampleOptions {
   solver?: string;
   grid?: string;
   rho?: number;
-  eta?: number;
+  eta?: number | 'authors';
   order?: number;
   sigmaMin?: number;
   sigmaMax?: number;
@@ -59,7 +59,7 @@ export async function sample(options: SampleOptions): Promise<void> {
   if (saveTo !== undefined) await assertWritable(saveTo);
   const { resume } = options;
   const saved = resume === undefined ? undefined : await readSaved(resume);
-  const { isAdaptive, ...sampler } = samplerOf(options);
+  const { isAdaptive, steps, ...sampler } = samplerOf(options);
 
   const pipeline = await loaded(ScoreSdeVePipeline.fromPretrained(model, { device }), signal);
   assertPictures(pipeline.sampleShape);
@@ -72,31 +72,22 @@ export async function sample(options: SampleOptions): Promise<void> {
     layoutOf([each ? 1 : batchSize, ...pipeline.sampleShape], { columns, scale });
     if (modelInputs) pipeline.model.prepare?.([batchSize, ...pipeline.sampleShape], modelInputs);
   }
+  const shared = {
+    ...sampler,
+    batchSize,
+    maxRows: options.maxRows,
+    ...(engine === 'torch' ? { generator } : { seed }),
+  };
   if (saved === undefined && !yes) {
-    // One image for a start: calls of a network that takes long take as long for each.
-    const { calls, seconds } = await pipeline.estimate({
-      ...sampler,
-      modelInputs: label && { class_labels: label.slice(0, 1) },
-      signal,
-    });
-    const text = longRun({ secondsPerCall: (seconds / calls) * batchSize, calls, images: batchSize });
+    const text = longRun(await measured(pipeline, { ...shared, label, signal }, { isAdaptive }));
     if (text !== undefined) sayLong(text, yes);
   }
   const progress = new Progress(saved && { yes });
   // A run that is to be saved ends once it is, and not by the signal.
   const watched = { signal: saveTo === undefined ? signal : undefined, onProgress: progress.tell };
   const run =
-    saved !== undefined
-      ? pipeline.resume(saved, watched)
-      : pipeline.start({
-          ...sampler,
-          ...watched,
-          batchSize,
-          maxRows: options.maxRows,
-          ...(engine === 'torch' ? { generator } : { seed }),
-          modelInputs,
-        });
-  if (saved === undefined && !isAdaptive) progress.start(sampler.numInferenceSteps ?? sampler.calls!);
+    saved !== undefined ? pipeline.resume(saved, watched) : pipeline.start({ ...shared, ...watched, modelInputs });
+  if (saved === undefined && steps !== undefined) progress.start(steps);
   const stop = () => progress.stop();
   const result = await (saveTo === undefined ? run.result : resultOrSaved(run, saveTo, signal, stop)).finally(stop);
   if (result === undefined) {
@@ -104,7 +95,7 @@ export async function sample(options: SampleOptions): Promise<void> {
     process.exitCode = exitCodeOf(signal.reason);
     return;
   }
-  const { images, steps, calls, seconds } = result;
+  const { images, calls, seconds } = result;
   const files = each ? await pngOfEach(images, scale) : [await result.toPng({ columns, scale })];
   if (signal.aborted && saveTo === undefined) throw new AbortError(signal);
   let last = out;
@@ -116,7 +107,7 @@ export async function sample(options: SampleOptions): Promise<void> {
   const seedText = saved === undefined ? `seed ${seed} (${engine})` : seedOf(result, resume!);
   const written = files.length === 1 ? out.name : `${out.name} to ${basename(last.name)}`;
   out.say(
-    `${written}: ${images.dims[0]} ${images.dims[0] === 1 ? 'image' : 'images'}, ${seedText}, ${steps} steps, ` +
+    `${written}: ${images.dims[0]} ${images.dims[0] === 1 ? 'image' : 'images'}, ${seedText}, ${result.steps} steps, ` +
       `${calls} network calls, ${seconds.toFixed(2)} s on ${result.device}`,
   );
 }
@@ -137,22 +128,24 @@ async function pngOfEach(images: Tensor, scale: number | undefined): Promise<Uin
 const seedOf = ({ seed }: SamplingResult, file: string) =>
   seed === undefined ? `the run of ${file}` : `seed ${seed} (philox)`;
 
-/** Which options of a run the command line's are. ERR_CONFIG, ERR_RANGE, before the model is loaded. */
-function samplerOf(options: SampleOptions): StepsOptions & { isAdaptive: boolean } {
-  const { grid, rho, sigmaMin, sigmaMax, steps, calls, solver: name } = options;
+/** Which options of a run the command line's are, and its steps. ERR_CONFIG, ERR_RANGE, before the model is loaded. */
+function samplerOf(options: SampleOptions): StepsOptions & { isAdaptive: boolean; steps: number | undefined } {
+  const { grid, rho, sigmaMin, sigmaMax, steps, solver: name } = options;
   const flat = Object.fromEntries(
     (['eta', 'order', 'snr'] as const).flatMap((key) => (options[key] === undefined ? [] : [[key, options[key]]])),
   );
   // Without a name, a number of calls is for the preset, and one of steps for the reference.
   const solver = solverOf(name ?? (steps === undefined ? 'er_sde' : 'pc'), flat);
   const isAdaptive = solver.steps === undefined;
-  if (isAdaptive && (calls ?? steps) !== undefined)
+  if (isAdaptive && (options.calls ?? steps) !== undefined)
     throw new ScoreSdeError(
       'ERR_CONFIG',
-      `the solver ${name} decides on its steps itself and takes no --calls or --steps, got ${calls ?? steps}`,
+      `the solver ${name} decides on its steps itself and takes no --calls or --steps, got ${options.calls ?? steps}`,
     );
+  const calls = isAdaptive || steps !== undefined ? undefined : (options.calls ?? usualCalls);
   return {
     isAdaptive,
+    steps: calls === undefined ? steps : solver.steps!(calls),
     ...flat,
     solver: name,
     grid: grid as Grid | undefined,
@@ -160,7 +153,7 @@ function samplerOf(options: SampleOptions): StepsOptions & { isAdaptive: boolean
     sigmaMin,
     sigmaMax,
     numInferenceSteps: steps,
-    calls: isAdaptive || steps !== undefined ? undefined : (calls ?? usualCalls),
+    calls,
   };
 }
 

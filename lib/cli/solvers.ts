@@ -1,6 +1,9 @@
 import { solverList } from '../solvers';
 import { say } from './output';
 
+/** What the other columns do not say. */
+const remarks: Record<string, string> = { pc: '; takes 100 calls or more, below them noise is left' };
+
 /** score-sde solvers: lists the solvers that `sample --solver` takes. */
 export function listSolvers({ json = false }: { json?: boolean }): void {
   const rows = solverList.map(({ name, callsPerStep, stochastic, options, source }) => ({
@@ -16,7 +19,7 @@ export function listSolvers({ json = false }: { json?: boolean }): void {
     callsPerStep,
     stochastic ? 'yes' : 'no',
     options.join(' ') || '-',
-    source,
+    source + (remarks[name] ?? ''),
   ]);
   for (const line of tableOf([['solver', 'calls a step', 'noise', 'options', 'source'], ...lines])) say(line);
 }

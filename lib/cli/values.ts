@@ -41,3 +41,10 @@ export function nonNegative(text: string): number {
   if (!isNumber(text) || Number(text) < 0) throw new InvalidArgumentError('Expected a number, 0 or above.');
   return Number(text);
 }
+
+export function eta(text: string): number | 'authors' {
+  if (text === 'authors') return text;
+  if (!isNumber(text) || Number(text) < 0)
+    throw new InvalidArgumentError('Expected a number, 0 or above, or the word authors.');
+  return Number(text);
+}

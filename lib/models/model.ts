@@ -15,7 +15,11 @@ export interface ModelContext {
   readonly signal?: Signal | undefined;
 }
 
-/** A further input of a network: a number for all samples, one for each, or a tensor. */
+/**
+ * A further input of a network: a number for all samples, one for each, or a tensor. An array as long as the batch, and a tensor
+ * whose first size is the batch, have a row for each sample: a call with some of the samples gets their rows alone. A matrix for
+ * all samples that may have as many rows needs an axis before them, [1, 4, 8] in place of [4, 8].
+ */
 export type ModelInput =
   PerSample | bigint | boolean | readonly (number | bigint | boolean)[] | BigInt64Array | TensorLike;
 

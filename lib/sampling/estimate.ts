@@ -1,4 +1,5 @@
 import { now } from '../clock';
+import { OnnxModel } from '../models/onnx/model';
 import { Generator } from '../random/generator';
 import { Batch } from './batch';
 import { inputsOfRows } from './inputs';
@@ -17,19 +18,42 @@ export interface Estimate {
 const enough = 0.5;
 /** Stages that are timed at most, after one that is not: memory is new to the first. */
 const mostStages = 3;
+/** Seconds that one more call with several samples may be expected to take at most. */
+const bearable = 3;
 
 /**
- * Times some stages of a run, with noise of its own. A network that is slow with one sample is not called with all: its time
- * is taken to be proportional to the samples.
+ * Times some stages of a run, with noise of its own: first of one sample, then of all samples where that is bearable. Else the
+ * time is taken to be a straight line through one sample and as many as are bearable.
  */
 export async function estimateOf(plan: RunPlan): Promise<Estimate> {
   const calls = plan.solver.calls(plan.levels);
   if (calls === undefined) return { calls: NaN, seconds: NaN };
   const all = plan.dims[0]!;
   const rows = Math.min(plan.maxRows ?? all, all);
+  return { calls, seconds: (await secondsOf(plan, rows)) * calls * (all / rows) };
+}
+
+/** Seconds of one stage of so many samples. */
+async function secondsOf(plan: RunPlan, rows: number): Promise<number> {
   const one = await secondsPerStage(plan, 1);
-  const perStage = one > enough || rows === 1 ? one * rows : await secondsPerStage(plan, rows);
-  return { calls, seconds: (perStage * calls * all) / rows };
+  if (rows === 1) return one;
+  if (one * rows <= bearable) return secondsPerStage(plan, rows);
+  const { width } = plan.model instanceof OnnxModel ? plan.model.exact : { width: 'any' as const };
+  const perCall = width === 'any' ? rows : Math.min(width, rows);
+  return Math.ceil(rows / perCall) * (await secondsOfCall(plan, one, perCall, width !== 'any'));
+}
+
+/**
+ * Seconds of one network call with so many samples, of which one takes `one`.
+ * @param isDivided Whether the model divides batches into such calls. A network so slow that it is not probed does where it
+ *   takes batches of that size alone, whose calls all take as long
+ */
+async function secondsOfCall(plan: RunPlan, one: number, samples: number, isDivided: boolean): Promise<number> {
+  if (samples === 1) return one;
+  if (one > bearable) return isDivided ? one : one * samples;
+  const some = Math.min(samples, Math.max(2, Math.floor(bearable / one)));
+  const more = Math.max(0, (await secondsPerStage(plan, some)) - one) / (some - 1);
+  return one + more * (samples - 1);
 }
 
 /** Seconds of one network call and its update, for so many samples. */

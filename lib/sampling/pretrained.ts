@@ -1,8 +1,7 @@
-import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { exportingPage, ScoreSdeError } from '../errors';
 import { givenOptions, show } from '../options';
-import { isFile, isFolder, isInlined, readHead, readTextIfFile, standIn, unpacked } from '../files';
+import { isFile, isFolder, isInlined, readTextIfFile, unpacked } from '../files';
 import { inlinedError } from '../package';
 import { parseJson } from '../scheduler/python-json';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
@@ -77,7 +76,7 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
   if (index._class_name !== className)
     throw new ScoreSdeError(
       'ERR_CONFIG',
-      `${join(folder, 'model_index.json')}: _class_name: expected "${className}", got ${show(index._class_name)}`,
+      `${join(folder, 'model_index.json')}: _class_name: expected "${className}", got ${show(index._class_name)}: ${exportingPage} says how networks of other pipelines are loaded`,
     );
   const scheduler = await ScoreSdeVeScheduler.fromPretrained(folder, { subfolder: 'scheduler' });
   const network = await firstFile(networkOf(folder), join(folder, 'model.onnx'));
@@ -98,9 +97,7 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
     conditioning: conditioning && ranged(conditioning, [sigmaMin, sigmaMax]),
   };
   const known = { probed, sigmaRange: [sigmaMin, sigmaMax] } as const;
-  const model = await OnnxModel.loadKnown(network, given, known).catch(async (cause: unknown) => {
-    throw (await unfetchedWeights(network, cause)) ?? cause;
-  });
+  const model = await OnnxModel.loadKnown(network, given, known);
   try {
     return { scheduler, model, sampleShape: sampleShapeOf(config, model, configFile) };
   } catch (error) {
@@ -112,19 +109,6 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
 /** The first of the files that is there; the first of all if none is. */
 async function firstFile(usual: string, other: string): Promise<string> {
   return !(await isFile(unpacked(usual))) && (await isFile(unpacked(other))) ? other : usual;
-}
-
-/** The error that names a file of a network's weights in whose place another has come, where `cause` says that weights were not read. */
-async function unfetchedWeights(network: string, cause: unknown): Promise<ScoreSdeError | undefined> {
-  if (!(cause instanceof ScoreSdeError && cause.code === 'ERR_MODEL' && /external/i.test(cause.message)))
-    return undefined;
-  const graph = await readFile(network); // it is small: the weights lie elsewhere
-  for (const name of await readdir(dirname(network))) {
-    const file = join(dirname(network), name);
-    const instead = graph.includes(name) && (await isFile(file)) ? standIn(await readHead(file)) : undefined;
-    if (instead !== undefined) return new ScoreSdeError('ERR_MODEL', `${file}: ${instead}`, { cause });
-  }
-  return undefined;
 }
 
 async function readObject<T extends object>(file: string): Promise<T | undefined> {

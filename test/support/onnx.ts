@@ -265,9 +265,9 @@ export function rootGraph(shape: readonly number[]): Uint8Array {
 }
 
 /** score = M^n (-sample / timestep) for the square identity matrix M: as long as many products of matrices take. */
-export function slowGraph(size: number, products: number): Uint8Array {
+export function slowGraph(size: number, products: number, batch: number | string = 'batch'): Uint8Array {
   const graph = new GraphWriter();
-  const dims = ['batch', 1, size, size];
+  const dims = [batch, 1, size, size];
   const identity = graph.constant(
     'float32',
     Array.from({ length: size * size }, (_, i) => (i % (size + 1) === 0 ? 1 : 0)),
@@ -277,26 +277,27 @@ export function slowGraph(size: number, products: number): Uint8Array {
   for (let i = 0; i < products; i++) score = graph.add('MatMul', [identity, score]);
   const output = port('out_sample', 'float32', dims);
   graph.output(score, output);
-  return graph.bytes([port('sample', 'float32', dims), port('timestep')], [output]);
+  return graph.bytes([port('sample', 'float32', dims), port('timestep', 'float32', [batch])], [output]);
 }
 
-/** score = sample * weight, where the weight is the first number of another file. */
-export function externalGraph(location: string, shape: readonly number[]): Uint8Array {
+/** score = sample * weight, where the weight is the first number of another file, or the product of those of several. */
+export function externalGraph(locations: string | readonly string[], shape: readonly number[]): Uint8Array {
   const graph = new GraphWriter();
   const dims = ['batch', ...shape];
-  const external = {
-    floatData: [],
-    dataLocation: 1,
-    externalData: [
-      { key: 'location', value: location },
-      { key: 'offset', value: '0' },
-      { key: 'length', value: '4' },
-    ],
-  };
-  const weight = graph.constant('float32', [], [1], external);
+  const weightIn = (location: string) =>
+    graph.constant('float32', [], [1], {
+      floatData: [],
+      dataLocation: 1,
+      externalData: [
+        { key: 'location', value: location },
+        { key: 'offset', value: '0' },
+        { key: 'length', value: '4' },
+      ],
+    });
   const ones = graph.reshape(graph.add('Div', ['timestep', 'timestep']), [-1, ...shape.map(() => 1)]);
   const output = port('out_sample', 'float32', dims);
-  graph.output(graph.add('Mul', [graph.add('Mul', ['sample', weight]), ones]), output);
+  const score = [locations].flat().reduce((x, location) => graph.add('Mul', [x, weightIn(location)]), 'sample');
+  graph.output(graph.add('Mul', [score, ones]), output);
   return graph.bytes([port('sample', 'float32', dims), port('timestep')], [output]);
 }
 

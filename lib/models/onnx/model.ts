@@ -1,5 +1,6 @@
+import { dirname } from 'node:path';
 import { AbortError, exportingPage, ScoreSdeError } from '../../errors';
-import { isFile, readHead, standIn } from '../../files';
+import { isFile, isFolder, readHead, standIn } from '../../files';
 import { Dtype, type LoadedNetwork, type NetworkInput, type NetworkPort, type Order } from '../../native/abi';
 import { native } from '../../native/addon';
 import { KernelCall } from '../../native/call';
@@ -193,10 +194,13 @@ export class OnnxModel extends Callable {
       );
     const instead = standIn(source.bytes ?? (await readHead(name)));
     if (instead !== undefined) throw new ScoreSdeError('ERR_MODEL', `${name}: ${instead}`);
-    const weights = new Weights(source);
-    await weights.assertNamed();
+    const { session } = settings;
+    await assertFolder(session.optimizedPath, 'optimizedModelFilePath');
+    await assertFolder(session.profilePrefix, 'profileFilePrefix');
+    const weights = new Weights(source, name);
+    await weights.assertFit(session.sizes);
     if (onProgress !== undefined) await weights.readAhead(onProgress, signal);
-    const sessions = new Sessions(settings, name);
+    const sessions = new Sessions(settings, name, await weights.table(signal));
     const { loaded, fallback } = await sessions.load();
     let model: OnnxModel | undefined;
     try {
@@ -541,6 +545,12 @@ export class OnnxModel extends Callable {
     }
     return this.#contract.feedSigma(levels, batch);
   }
+}
+
+/** ERR_IO where ONNX Runtime is to write a file in a folder that is not there. */
+async function assertFolder(file: string, option: string): Promise<void> {
+  if (file !== '' && !(await isFolder(dirname(file))))
+    throw new ScoreSdeError('ERR_IO', `${option}: cannot write ${file}, as there is no folder ${dirname(file)}`);
 }
 
 /** Enqueues the conversion of states from one type to another. */

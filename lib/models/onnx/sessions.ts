@@ -1,4 +1,4 @@
-import { reasonOf, ScoreSdeError } from '../../errors';
+import { exportingPage, reasonOf, ScoreSdeError } from '../../errors';
 import type { LoadedNetwork } from '../../native/abi';
 import { native } from '../../native/addon';
 import { deviceIndex } from '../../native/memory';
@@ -10,10 +10,14 @@ import type { Settings } from './options';
 export class Sessions {
   readonly #library: ReturnType<typeof findLibrary>;
 
-  /** @param name What the network is called in messages. ERR_CONFIG (libraryPath) */
+  /**
+   * @param name What the network is called in messages
+   * @param external Weights elsewhere, by their names as the network spells them. ERR_CONFIG (libraryPath)
+   */
   constructor(
     private readonly settings: Settings,
     private readonly name: string,
+    private readonly external: ReadonlyMap<string, Uint8Array>,
   ) {
     this.#library = findLibrary(settings.libraryPath);
   }
@@ -47,11 +51,17 @@ export class Sessions {
     interOpThreads: number,
     other: Partial<Settings['session']> = {},
   ): Promise<LoadedNetwork> {
-    const { path, bytes, size, external } = this.settings.source;
+    const { path, bytes, size } = this.settings.source;
     const session = { ...this.settings.session, ...other };
-    const given = [...external].map(([name, data]) => [name, data.length, data] as const);
-    const start = () =>
-      native.loadNetworkAsync(
+    // ONNX Runtime takes one './' from the names that it is given, and none from those in the network.
+    const given = [...this.external].map(
+      ([name, data]) => [name.startsWith('./') ? `./${name}` : name, data.length, data] as const,
+    );
+    const start = () => {
+      // Memory that is transferred away has no bytes left.
+      if ((bytes !== undefined && bytes.length !== size) || given.some(([, length]) => length === 0))
+        throw new ScoreSdeError('ERR_DISPOSED', `the bytes of ${this.name} were transferred away while it was loaded`);
+      return native.loadNetworkAsync(
         this.#library.path,
         this.#library.shared,
         ...((bytes ? [size, bytes] : [path]) as [string]),
@@ -71,11 +81,17 @@ export class Sessions {
         ...given.flat(),
         ...cuda,
       );
-    const reads = [bytes, ...external.values()].flatMap((data) => (data ? [data.buffer] : []));
+    };
+    const reads = [bytes, ...this.external.values()].flatMap((data) => (data ? [data.buffer] : []));
     try {
       return await inOrder({ reads, writes: [] }, start);
     } catch (cause) {
-      throw modelError(cause, `${this.name} cannot be loaded`);
+      const what = `${this.name} cannot be loaded`;
+      if (!/protobuf parsing failed/i.test(reasonOf(cause))) throw modelError(cause, what);
+      const reason = reasonOf(cause).replace(/\.$/, '');
+      throw new ScoreSdeError('ERR_MODEL', `${what}: ${reason} (${exportingPage} says how a network becomes ONNX)`, {
+        cause,
+      });
     }
   }
 }

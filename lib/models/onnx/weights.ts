@@ -1,14 +1,15 @@
 import { Buffer } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { readFile, stat } from 'node:fs/promises';
-import { dirname, isAbsolute, join } from 'node:path';
+import { open, stat } from 'node:fs/promises';
+import { dirname, isAbsolute, join, normalize } from 'node:path';
 import { turn } from '../../clock';
-import { AbortError, reasonOf, ScoreSdeError } from '../../errors';
-import { isInside } from '../../files';
+import { AbortError, exportingPage, reasonOf, ScoreSdeError } from '../../errors';
+import { isInside, readHead, standIn } from '../../files';
 import { show } from '../../options';
 import type { Signal } from '../../platform';
 import { assertGoesOn } from '../../signals';
+import { leastPiece, readGraph, type Graph } from './graph';
 
 /** How far the reading of a network's files is, in bytes. */
 export interface LoadProgress {
@@ -29,41 +30,36 @@ export interface NetworkSource {
   readonly external: ReadonlyMap<string, Uint8Array>;
 }
 
-/** ONNX's StringStringEntryProto with the key 'location', up to its value: field 1, a text of 8 bytes; field 2. */
-const locationEntry = Buffer.concat([Buffer.from([0x0a, 8]), Buffer.from('location'), Buffer.from([0x12])]);
-
-/** The names of the files that hold weights of a network beside it, as its tensors name them. */
-export function externalNames(network: Uint8Array): string[] {
-  const bytes = Buffer.from(network.buffer, network.byteOffset, network.byteLength);
-  const names = new Set<string>();
-  for (let at = bytes.indexOf(locationEntry); at >= 0; at = bytes.indexOf(locationEntry, at)) {
-    at += locationEntry.length;
-    // The length is a varint: seven bits a byte, the low ones first. Two bytes are enough for a file's name.
-    const [low = 0, high = 0] = bytes.subarray(at, at + 2);
-    const [length, start] = low < 0x80 ? [low, at + 1] : [(low & 0x7f) | (high << 7), at + 2];
-    names.add(bytes.toString('utf8', start, start + length));
-  }
-  return [...names].sort();
-}
-
 /** The files that a network is read from, and what was given in their place. */
 interface Part {
   readonly file: string | undefined;
+  /** Its name, '' of the network itself. */
   readonly name: string;
   readonly bytes: Uint8Array | undefined;
-  readonly size: number;
+  /** undefined where no such file is to be read. */
+  readonly size: number | undefined;
+  /** The bytes that the network's tensors take of it. */
+  readonly least: number;
 }
+/** A part that is there. */
+type Readable = Part & { readonly size: number };
 
-/** A network that has its weights elsewhere is smaller than that. */
-const mostWithout = 2 ** 26;
 /** Bytes that are read or hashed between two turns of the event loop. */
 const pieceBytes = 2 ** 20;
 
+/** Names of files that an error lists. */
+const mostListed = 5;
+
 /** A network's weights, looked at as far as they are needed. */
 export class Weights {
+  #graph: Promise<Graph> | undefined;
   #parts: Promise<readonly Part[]> | undefined;
 
-  constructor(private readonly source: NetworkSource) {}
+  /** @param name What the network is called in messages */
+  constructor(
+    private readonly source: NetworkSource,
+    private readonly name: string,
+  ) {}
 
   /** Whether all of it has at most so many bytes. ERR_IO, ERR_DISPOSED. */
   async areAtMost(limit: number): Promise<boolean> {
@@ -88,31 +84,89 @@ export class Weights {
     const parts = await this.#all();
     const total = parts.reduce((sum, { size }) => sum + size, 0);
     let loaded = parts.reduce((sum, { size, bytes }) => sum + (bytes ? size : 0), 0);
-    tell({ loaded, total });
+    if (loaded > 0) tell({ loaded, total });
     for (const part of parts) {
       if (part.bytes !== undefined) continue;
       for await (const { length } of this.#pieces(part, signal)) tell({ loaded: (loaded += length), total });
     }
   }
 
-  /** ERR_CONFIG where bytes were given for a file that the network does not name. */
-  async assertNamed(): Promise<void> {
-    const { external } = this.source;
-    if (external.size === 0) return;
-    const named = (await this.#all()).map(({ name }) => name).filter(Boolean);
-    for (const name of external.keys())
-      if (!named.includes(name))
+  /**
+   * What ONNX Runtime would refuse in words of its own: ERR_MODEL where weights are not beside the network, are cut short, or
+   * are another file; ERR_CONFIG for bytes of a file that it does not name, or too few, and for sizes that it does not leave
+   * free. ERR_IO, ERR_DISPOSED.
+   */
+  async assertFit(sizes: readonly (readonly [name: string, size: number])[]): Promise<void> {
+    const { isWhole, external, free } = await this.#read();
+    if (!isWhole) return; // ONNX Runtime tells what it is
+    for (const [name] of sizes)
+      if (!free.has(name))
         throw new ScoreSdeError(
           'ERR_CONFIG',
-          `externalData[${show(name)}]: the network has no weights in a file of that name, but in ${named.join(', ') || 'none'}`,
+          `freeDimensionOverrides[${show(name)}]: the network leaves no size of that name free, but ${listed([...free])}`,
         );
+    const named = new Set([...external.keys()].map(normalize));
+    const given = [...this.source.external.keys()];
+    if (new Set(given.map(normalize)).size < given.length)
+      throw new ScoreSdeError('ERR_CONFIG', `externalData must name each file once, got ${listed(given)}`);
+    for (const name of given)
+      if (!named.has(normalize(name)))
+        throw new ScoreSdeError(
+          'ERR_CONFIG',
+          `externalData[${show(name)}]: the network has no weights in a file of that name, but in ${listed([...named])}`,
+        );
+    const parts = (await this.#found()).slice(1);
+    const isGiven = this.source.path === undefined || this.source.external.size > 0;
+    const missing = parts.filter(({ size, file }) => size === undefined && (file !== undefined || isGiven));
+    if (missing.length > 0)
+      throw new ScoreSdeError(
+        'ERR_MODEL',
+        `${this.name} has weights in ${listed(missing.map(({ name }) => name))}, ` +
+          (this.source.path === undefined
+            ? `whose bytes externalData must give (${exportingPage})`
+            : `not found in its folder: copy the files there, or give their bytes as externalData (${exportingPage})`),
+      );
+    for (const part of parts) await assertEnough(part);
   }
 
-  #all(): Promise<readonly Part[]> {
-    return (this.#parts ??= partsOf(this.source));
+  /**
+   * The weights elsewhere as ONNX Runtime is to be given them, by their names as the network spells them; none where it is to
+   * read them itself. It takes all of them from memory, or none: those that were not given are read. ERR_IO, ERR_DISPOSED,
+   * ERR_ABORTED.
+   */
+  async table(signal: Signal | undefined): Promise<ReadonlyMap<string, Uint8Array>> {
+    if (this.source.external.size === 0) return new Map();
+    const bytes = new Map<string, Uint8Array>();
+    for (const part of (await this.#all()).slice(1))
+      bytes.set(part.name, part.bytes ?? (await this.#readWhole(part, signal)));
+    const spelled = [...(await this.#read()).external.keys()];
+    return new Map(spelled.map((name) => [name, bytes.get(normalize(name))!]));
   }
 
-  async *#pieces(part: Part, signal: Signal | undefined): AsyncGenerator<Uint8Array, void, void> {
+  #read(): Promise<Graph> {
+    return (this.#graph ??= graphOf(this.source));
+  }
+
+  #found(): Promise<readonly Part[]> {
+    return (this.#parts ??= this.#read().then(({ external }) => partsOf(this.source, external)));
+  }
+
+  /** The parts that are there. */
+  async #all(): Promise<Readable[]> {
+    return (await this.#found()).filter((part): part is Readable => part.size !== undefined);
+  }
+
+  async #readWhole(part: Readable, signal: Signal | undefined): Promise<Uint8Array> {
+    const whole = new Uint8Array(part.size);
+    let at = 0;
+    for await (const piece of this.#pieces(part, signal)) {
+      whole.set(piece, at);
+      at += piece.length;
+    }
+    return whole;
+  }
+
+  async *#pieces(part: Readable, signal: Signal | undefined): AsyncGenerator<Uint8Array, void, void> {
     const { file, bytes, size } = part;
     try {
       for (let at = 0; bytes !== undefined && at < size; at += pieceBytes) {
@@ -132,22 +186,60 @@ export class Weights {
   }
 }
 
-/** A network's parts: itself and its weights elsewhere. */
-async function partsOf({ path, bytes, external, ...given }: NetworkSource): Promise<Part[]> {
-  const itself: Part = { file: path, name: '', bytes, size: given.size ?? (await sizeOf(path!)) ?? 0 };
+/** What a network's file says. ERR_IO, ERR_DISPOSED. */
+async function graphOf({ path, bytes, size = 0 }: NetworkSource): Promise<Graph> {
   try {
-    const content = bytes ?? (itself.size <= mostWithout ? await readFile(path!) : undefined);
-    const parts: Part[] = [{ ...itself, bytes: content }];
-    for (const name of content ? externalNames(content) : []) {
-      const given = external.get(name);
-      const file = given === undefined && path !== undefined ? besides(path, name) : undefined;
-      const size = given?.length ?? (file === undefined ? undefined : await sizeOf(file));
-      if (size !== undefined) parts.push({ file, name, bytes: given, size });
+    if (bytes !== undefined) {
+      const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+      return await readGraph(size, (at) => view.subarray(at));
     }
-    return parts;
+    const file = await open(path!, 'r');
+    try {
+      const buffer = Buffer.alloc(16 * leastPiece);
+      return await readGraph((await file.stat()).size, async (at) =>
+        buffer.subarray(0, (await file.read(buffer, 0, buffer.length, at)).bytesRead),
+      );
+    } finally {
+      await file.close();
+    }
   } catch (cause) {
-    throw unreadable(itself, cause);
+    throw unreadable({ file: path, bytes }, cause);
   }
+}
+
+/** A network's parts: itself, and its weights elsewhere. */
+async function partsOf(source: NetworkSource, external: Graph['external']): Promise<Part[]> {
+  const { path, bytes } = source;
+  const size = source.size ?? (await sizeOf(path!));
+  const parts: Part[] = [{ file: path, name: '', bytes, size, least: 0 }];
+  const given = new Map([...source.external].map(([name, data]) => [normalize(name), data]));
+  const needed = new Map<string, number>();
+  for (const [spelled, least] of external) {
+    const name = normalize(spelled);
+    needed.set(name, Math.max(needed.get(name) ?? 0, least));
+  }
+  for (const [name, least] of needed) {
+    const bytes = given.get(name);
+    const file = bytes === undefined && path !== undefined ? besides(path, name) : undefined;
+    const size = bytes?.length ?? (file === undefined ? undefined : await sizeOf(file));
+    parts.push({ file, name, bytes, size, least });
+  }
+  return parts.sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** ERR_MODEL, ERR_CONFIG where a part is not as long as the network's tensors need it. */
+async function assertEnough({ file, name, bytes, size, least }: Part): Promise<void> {
+  // Bytes that were transferred away are told where ONNX Runtime is to be given them.
+  if (size === undefined || size >= least || bytes?.length === 0) return;
+  const lacks = `must have ${least} bytes, the network's tensors say, got ${size}`;
+  if (bytes !== undefined) throw new ScoreSdeError('ERR_CONFIG', `externalData[${show(name)}] ${lacks}`);
+  throw new ScoreSdeError('ERR_MODEL', `${file}: ${standIn(await readHead(file!)) ?? lacks} (${exportingPage})`);
+}
+
+/** Names for an error's sentence. */
+function listed(names: readonly string[]): string {
+  const more = names.length > mostListed ? ` and ${names.length - mostListed} more` : '';
+  return names.length === 0 ? 'none' : names.slice(0, mostListed).map(show).join(', ') + more;
 }
 
 /** The path of a file in the folder of another; undefined of other places, which ONNX Runtime refuses, too. */
@@ -162,7 +254,7 @@ async function sizeOf(file: string): Promise<number | undefined> {
   return found?.isFile() ? found.size : undefined;
 }
 
-function unreadable({ file, bytes }: Part, cause: unknown): unknown {
+function unreadable({ file, bytes }: Pick<Part, 'file' | 'bytes'>, cause: unknown): unknown {
   if (cause instanceof ScoreSdeError || cause instanceof AbortError) return cause;
   return file === undefined || bytes !== undefined
     ? new ScoreSdeError('ERR_DISPOSED', `the network's bytes cannot be read: ${reasonOf(cause)}`, { cause })
