@@ -1,5 +1,6 @@
 import type { ScoreSdeVePipeline } from '../sampling/pipeline';
 import type { StepsOptions } from '../sampling/plan';
+import { usualCalls } from '../solvers';
 
 /** What was measured of a run, and what is left of it. */
 export interface Measured {
@@ -14,8 +15,6 @@ export interface Measured {
 
 /** A run that takes longer than this is not begun without a word. */
 const longSeconds = 600;
-/** The calls of `sample` where nothing else is said. */
-export const usualCalls = 20;
 /** The calls of an adaptive solver for one image: 25 to 35 on the built-in model. */
 const usualOfAdaptive = 30;
 

@@ -112,7 +112,7 @@ export interface StepsOptions extends SolverOptions {
   generator?: Generator | readonly Generator[] | undefined;
   /** Gives the normals of each update in place of a seed or generator, as k-diffusion's noise_sampler. With `sample`. */
   noiseSampler?: NoiseSampler | undefined;
-  /** Further inputs of the network by name: a number for all samples, or one for each. */
+  /** Further inputs of the network by name: a number for all samples, one for each, or a tensor, with a row for each (see ModelInput). */
   modelInputs?: ModelInputs | undefined;
   /** The values of the network's pictures, which `images` maps to [0, 1]: [0, 1] unless given. */
   dataRange?: readonly [low: number, high: number] | undefined;
