@@ -35,6 +35,17 @@ export function unknownOption(options: object, known: readonly string[]): string
   return undefined;
 }
 
+/** `; did you mean "batchSize"?` of "batch_size": the known name with the same letters and digits. Empty where there is none. */
+export function meant(given: string, known: readonly string[]): string {
+  const bare = (name: string) =>
+    name
+      .toLowerCase()
+      .replaceAll('+', 'p')
+      .replace(/[^a-z0-9]/g, '');
+  const name = known.find((other) => other !== given && bare(other) === bare(given.replace(/^sample_/, '')));
+  return name === undefined ? '' : `; did you mean ${show(name)}?`;
+}
+
 /** The known options that are given, as an object's own properties. */
 export function givenOptions<T extends object>(options: T, known: readonly string[]): Partial<T> {
   const entries = known.map((key) => [key, (options as Record<string, unknown>)[key]] as const);
@@ -50,7 +61,7 @@ export function assertOptions(options: unknown, known: readonly string[]): void 
     throw new ScoreSdeError(
       'ERR_CONFIG',
       isPlainObject(options)
-        ? `unknown option ${show(unknown)}; expected ${known.join(', ')}`
+        ? `unknown option ${show(unknown)}${meant(unknown, known) || `; expected ${known.join(', ')}`}`
         : `options must hold ${known.join(', ')} and no ${show(unknown)}, got ${show(options)}`,
     );
 }

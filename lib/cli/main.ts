@@ -18,7 +18,7 @@ const program = new Command('score-sde')
   .description('Samples images from score-based generative models.')
   .version(version)
   .exitOverride()
-  .showHelpAfterError('(score-sde --help lists the options)');
+  .showHelpAfterError('(score-sde --help lists the commands, score-sde COMMAND --help the options of one)');
 
 program
   .command('sample')

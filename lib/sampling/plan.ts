@@ -282,20 +282,22 @@ function chosen(options: StepsOptions, config: SchedulerConfig, stepSize: 'batch
     }),
   );
   const chosen = presetOf(options);
+  if (chosen !== undefined && solver === undefined)
+    assertOf(chosen.solver, `calls takes the solver "${chosen.solver}"`, flat);
   if (chosen !== undefined) return solverOf(chosen.solver, { ...chosen.options, ...flat });
-  if (solver === undefined) assertOfReference(flat);
+  if (solver === undefined) assertOf('pc', 'without solver or calls the solver is "pc"', flat);
   const { snr, correctSteps } = config;
   return solverOf(solver === undefined ? 'pc' : solver, flat, { snr, correctSteps, stepSize });
 }
 
-/** ERR_CONFIG for an option of other solvers, where neither `calls` nor `solver` has chosen one. */
-function assertOfReference(flat: object): void {
+/** ERR_CONFIG for an option of other solvers than the one that was chosen for a reason. */
+function assertOf(solver: SolverName, reason: string, flat: object): void {
   const having = (option: string) => solverList.filter(({ options }) => options.includes(option));
   for (const option of Object.keys(flat))
-    if (!having(option).some(({ name }) => name === 'pc'))
+    if (!having(option).some(({ name }) => name === solver))
       throw new ScoreSdeError(
         'ERR_CONFIG',
-        `without solver or calls the solver is "pc", which has no option ${show(option)}; these solvers have it: ` +
+        `${reason}, which has no option ${show(option)}; these solvers have it: ` +
           having(option)
             .map(({ name }) => name)
             .join(', '),

@@ -15,6 +15,8 @@ export class SamplingResult {
   readonly samples: Tensor<'float32'>;
   /** [B, ...] float32: the samples mapped from the run's dataRange to [0, 1] and clamped to it; where the samples lay. */
   readonly images: Tensor<'float32'>;
+  /** The solver's name. */
+  readonly solver: string;
   /** Network calls a sample. */
   readonly calls: number;
   /** Steps of the sampler. */
@@ -30,6 +32,7 @@ export class SamplingResult {
   constructor(made: {
     samples: Tensor<'float32'>;
     images: Tensor<'float32'>;
+    solver: string;
     calls: number;
     steps: number;
     seed: bigint | undefined;
@@ -38,6 +41,7 @@ export class SamplingResult {
   }) {
     this.samples = made.samples;
     this.images = made.images;
+    this.solver = made.solver;
     this.calls = made.calls;
     this.steps = made.steps;
     this.seed = made.seed;

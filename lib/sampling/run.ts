@@ -233,14 +233,15 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
   }
 
   async #finish(lanes: RunLanes): Promise<void> {
-    const { seed, device, dataRange } = this.#plan;
+    const { solver, seed, device, dataRange } = this.#plan;
     const { calls, steps } = lanes;
     const samples = await lanes.take();
     // The images take the memory of what is no longer needed.
     await this.#batch!.dispose();
     const images = await imagesOf(samples, dataRange);
     const seconds = (now() - this.#since) / 1000;
-    this.#end({ result: new SamplingResult({ samples, images, calls, steps, seed, device, seconds }) });
+    const made = { samples, images, solver: solver.name, calls, steps, seed, device, seconds };
+    this.#end({ result: new SamplingResult(made) });
   }
 
   /** ERR_CONFIG where a reader asks for steps that the samples do not have in common. */

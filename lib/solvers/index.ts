@@ -1,5 +1,5 @@
 import { ScoreSdeError } from '../errors';
-import { givenOptions, show } from '../options';
+import { givenOptions, meant, show } from '../options';
 import { dpmAdaptive, type DpmAdaptiveOptions } from './dpm-adaptive';
 import { dpmpp2m, dpmpp2mSde, dpmpp3mSde, type Dpmpp2mSdeOptions } from './dpm-solver';
 import { erSde, type ErSdeOptions } from './er-sde';
@@ -26,7 +26,7 @@ export type { Json, Levels, LinearUpdate, Solver, Stage, Update } from './solver
 export { levelsOfSchedule } from './tables';
 export { unipc, type UnipcOptions } from './unipc';
 
-/** The solvers, each made from its options: `run({ solver: solvers.erSde({ eta: 0 }) })`. */
+/** The solvers, in camel case, each made from its options: `run({ solver: solvers.erSde({ eta: 0 }) })`. */
 export const solvers = {
   pc: predictorCorrector,
   predictorCorrector,
@@ -263,7 +263,10 @@ export function solverOf(
   }
   const maker: Maker | undefined = makers.find(({ name }) => name === solver);
   if (maker === undefined)
-    throw new ScoreSdeError('ERR_CONFIG', `there is no solver ${show(solver)}; expected ${solverNames.join(', ')}`);
+    throw new ScoreSdeError(
+      'ERR_CONFIG',
+      `there is no solver ${show(solver)}${meant(solver, solverNames) || `; expected ${solverNames.join(', ')}`}`,
+    );
   assertKnown(solver, options, maker.options);
   const given = givenOptions(options, maker.options) as { [key: string]: Json | undefined };
   const { corrector } = given;

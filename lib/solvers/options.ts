@@ -1,5 +1,5 @@
 import { ScoreSdeError } from '../errors';
-import { holdsOptions, show, unknownOption } from '../options';
+import { holdsOptions, meant, show, unknownOption } from '../options';
 
 /** The options that are a corrector's. */
 export const correctorOptions = ['correctSteps', 'snr', 'stepSize'] as const;
@@ -16,9 +16,11 @@ export function assertKnown(solver: string, options: unknown, known: readonly st
   const isCorrectors = correctorOptions.some((option) => option === unknown);
   if (isCorrectors && !correctorOptions.some((option) => known.includes(option)))
     throw new ScoreSdeError('ERR_CONFIG', `solver ${show(solver)} has no corrector, and so no option ${show(unknown)}`);
+  const expected = known.length === 0 ? '; it has none' : `; expected ${known.join(', ')}`;
+  const name = of === undefined ? unknown : `${of}.${unknown}`;
   throw new ScoreSdeError(
     'ERR_CONFIG',
-    `solver ${show(solver)} has no option ${show(of === undefined ? unknown : `${of}.${unknown}`)}; ${known.length === 0 ? 'it has none' : `expected ${known.join(', ')}`}`,
+    `solver ${show(solver)} has no option ${show(name)}${meant(unknown, known) || expected}`,
   );
 }
 
