@@ -185,6 +185,51 @@ test('the nearest of a table of levels is what a discrete network is told', asyn
   within(steps, [999, 500.25, 0], 1e-4);
 });
 
+test('a large table tells the index that comparing all levels does, and is as quick as a small one', async () => {
+  const told: number[] = [];
+  const watched: ScoreModel = (sample, levels) => {
+    told.push(...floats(levels));
+    return sample;
+  };
+  const sigmas = Array.from({ length: 997 }, (_, i) => 0.002 * 4e4 ** (((i * 389) % 997) / 996));
+  const halves = sigmas.slice(1).map((sigma, i) => Math.sqrt(sigma * sigmas[i]!));
+  const levels = Float32Array.from([...sigmas, ...halves, 1e-6, 1e6]);
+  const brute = [...levels].map((level) => {
+    const away = sigmas.map((sigma) => Math.abs(Math.log(sigma) - Math.log(level)));
+    return away.indexOf(Math.min(...away));
+  });
+  const x = Tensor.zeros([levels.length, 1]);
+  await fromDenoiser(watched, { conditioning: { index: 997, sigmas } })(
+    x,
+    new Tensor('float32', levels, [levels.length]),
+  );
+  expect(told.splice(0)).toEqual(brute);
+  const since = performance.now();
+  const index = 2 ** 16;
+  const large = fromDenoiser(watched, { conditioning: { index, sigmas: { geometric: [0.01, 10] } } });
+  await large(x, new Tensor('float32', levels, [levels.length]));
+  expect(performance.now() - since).toBeLessThan(2000);
+  expect(told.slice(-2)).toEqual([index - 1, 0]);
+});
+
+test('tables may be arrays of floats', async () => {
+  const told: number[] = [];
+  const watched: ScoreModel = (sample, levels) => {
+    told.push(...floats(levels));
+    return sample;
+  };
+  const one = Tensor.zeros([1, 1]);
+  const sigma = Float32Array.of(2.1);
+  for (const Class of [Float32Array, Float64Array]) {
+    for (const conditioning of [
+      { index: 3, sigmas: Class.from([0.1, 5, 2]) },
+      { alphasCumprod: Class.from([0.9, 0.5, 0.1]) },
+    ])
+      await fromDenoiser(watched, { conditioning })(one, new Tensor('float32', sigma, [1]));
+    expect(told.splice(0)).toEqual([2, expect.closeTo(1.675, 2)]);
+  }
+});
+
 test('images are mapped from the range of the data', async () => {
   const constant: ScoreModel = (sample) =>
     new Tensor(
@@ -225,6 +270,76 @@ const wrong: [string, NetworkKind, ErrorCode, RegExp][] = [
   ['a range upside down', { conditioning: { t: [5, 1] } }, 'ERR_RANGE', /0 < sigmaMin < sigmaMax/],
   ['geometric without a range', { conditioning: { index: 4, sigmas: 'geometric' } }, 'ERR_CONFIG', /geometric: \[/],
   ['another number of levels', { conditioning: { index: 4, sigmas: [1, 2] } }, 'ERR_RANGE', /must be 4 numbers/],
+  ...[3e7, 2 ** 16 + 1, 2 ** 32, 0, 1.5, '4' as never].map((index): [string, NetworkKind, ErrorCode, RegExp] => [
+    `${typeof index} ${index} of levels`,
+    { conditioning: { index, sigmas: { geometric: [1, 2] } } },
+    'ERR_RANGE',
+    /conditioning\.index must be an integer from 1 to 65536, got/,
+  ]),
+  ...(
+    [
+      ['texts', ['2', '1']],
+      ['bigints', [2n, 1n]],
+      ['a hole', [, 1]],
+      ['the same twice', [1, 1]],
+      ['0', [1, 0]],
+      ['Infinity', [Infinity, 1]],
+      ['integers of 32 bits', Int32Array.of(2, 1)],
+    ] as [string, never][]
+  ).map(([what, sigmas]): [string, NetworkKind, ErrorCode, RegExp] => [
+    `a table with ${what}`,
+    { conditioning: { index: 2, sigmas } },
+    'ERR_RANGE',
+    /conditioning\.sigmas must be 2 numbers above 0, no two the same, got /,
+  ]),
+  ['levels of text', { conditioning: { index: 2, sigmas: 'table' as never } }, 'ERR_CONFIG', /must be 'geometric'/],
+  ['a range of texts', { conditioning: { t: ['1', '2'] as never } }, 'ERR_RANGE', /the range of conditioning t must/],
+  ['a range of three', { conditioning: { t: [1, 2, 3] as never } }, 'ERR_RANGE', /must be \[sigmaMin, sigmaMax\]/],
+  ['texts as alphas', { conditioning: { alphasCumprod: ['0.9', '0.5'] as never } }, 'ERR_RANGE', /that decrease/],
+  ['more steps than 2^16', { conditioning: { alphasCumprod: new Array<number>(2 ** 32 - 1) } }, 'ERR_RANGE', /65536/],
+  ['tutorial 1', { conditioning: { tutorial: 1 } }, 'ERR_RANGE', /conditioning\.tutorial must be a number above 1/],
+  [
+    'two at once',
+    { conditioning: { t: [1, 2], tutorial: 25 } },
+    'ERR_CONFIG',
+    /conditioning \{ t \} takes no "tutorial"/,
+  ],
+  [
+    'a misspelt part',
+    { conditioning: { index: 2, sigmas: [2, 1], decending: true } as never },
+    'ERR_CONFIG',
+    /conditioning \{ index, sigmas, descending \} takes no "decending"/,
+  ],
+  [
+    'a range beside a range',
+    { conditioning: { index: 2, sigmas: { geometric: [1, 2], low: 1 } as never } },
+    'ERR_CONFIG',
+    /conditioning\.sigmas \{ geometric \} takes no "low"/,
+  ],
+  [
+    'a word for an order',
+    { conditioning: { index: 2, sigmas: { geometric: [1, 2] }, descending: 'no' as never } },
+    'ERR_CONFIG',
+    /conditioning\.descending must be a boolean/,
+  ],
+  [
+    'an order of a table',
+    { conditioning: { index: 2, sigmas: [2, 1], descending: false } },
+    'ERR_CONFIG',
+    /descending is of geometric levels/,
+  ],
+  [
+    'a scale of x beside another',
+    { preconditioning: 'edm', conditioning: { alphasCumprod: [0.9, 0.5] } },
+    'ERR_CONFIG',
+    /preconditioning goes with no conditioning \{ alphasCumprod \}/,
+  ],
+  [
+    'another part of a preconditioning',
+    { preconditioning: { sigmaData: 1, sigmaMin: 0 } as never },
+    'ERR_CONFIG',
+    /preconditioning \{ sigmaData \} takes no "sigmaMin"/,
+  ],
   ['alphas that grow', { conditioning: { alphasCumprod: [0.1, 0.5] } }, 'ERR_RANGE', /that decrease/],
   ['no preconditioning', { preconditioning: 'vp' as never }, 'ERR_CONFIG', /preconditioning must be .*, got "vp"/],
   ['sigmaData 0', { preconditioning: { sigmaData: 0 } }, 'ERR_CONFIG', /sigmaData/],
@@ -238,6 +353,17 @@ test.each(wrong)('%s is refused', (_, kind, code, says) => {
     code,
     says,
   );
+});
+
+test('the options of a combinator are those of its kind', () => {
+  const options = (given: unknown) => failure(() => fromDenoiser(score, given as never));
+  sentence(
+    options({ prediction: 'noise' }),
+    'ERR_CONFIG',
+    /unknown option "prediction"; expected conditioning, dataRange/,
+  );
+  sentence(options(null), 'ERR_CONFIG', /options must be an object of named values, got null/);
+  sentence(options(3), 'ERR_CONFIG', /options must be an object of named values, got 3/);
 });
 
 test('a model of a network is not one of another kind, too', async () => {

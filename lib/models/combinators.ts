@@ -1,7 +1,7 @@
 import { ScoreSdeError } from '../errors';
-import { assertOptions, show } from '../options';
-import { behind, dataRangeOf, type ModelInputs, type ScoreModel } from './model';
-import { kindOptions, parameterizationOf, type NetworkKind } from './network/kind';
+import { assertOptions, givenOptions, show } from '../options';
+import { behind, type ModelInputs, type ScoreModel } from './model';
+import { checkedKind, kindOptions, type NetworkKind } from './network/kind';
 import { scoreOf } from './network/score';
 
 type Options = Omit<NetworkKind, 'prediction' | 'preconditioning'>;
@@ -19,8 +19,8 @@ export function fromNetwork(model: ScoreModel, kind: NetworkKind = {}): ScoreMod
     throw new ScoreSdeError('ERR_CONFIG', `model must be a function of sample and sigma, got ${show(model)}`);
   if (model[behind] !== undefined)
     throw new ScoreSdeError('ERR_CONFIG', 'model is a score model already: it was made from a network of another kind');
-  const parameterization = parameterizationOf(kind);
-  const dataRange = dataRangeOf(kind.dataRange) ?? model.dataRange;
+  const { kind: checked, parameterization } = checkedKind(kind);
+  const dataRange = checked.dataRange ?? model.dataRange;
   const { devices } = model;
   const face = {
     ...(model.prepare && { prepare: (dims: readonly number[], inputs: ModelInputs) => model.prepare!(dims, inputs) }),
@@ -33,17 +33,23 @@ export function fromNetwork(model: ScoreModel, kind: NetworkKind = {}): ScoreMod
   return Object.assign(scoreOf(model, parameterization), face, { [behind]: { network: model, parameterization } });
 }
 
+function ofPrediction(prediction: NetworkKind['prediction'], model: ScoreModel, options: Options): ScoreModel {
+  const known = ['conditioning', 'dataRange'] as const;
+  assertOptions(options, known);
+  return fromNetwork(model, { ...givenOptions(options, known), prediction });
+}
+
 /** A score model of a denoiser D(x; sigma), as EDM's and k-diffusion's: s = (D - x) / sigma^2. See {@link fromNetwork}. */
 export function fromDenoiser(model: ScoreModel, options: Options = {}): ScoreModel {
-  return fromNetwork(model, { ...options, prediction: 'denoised' });
+  return ofPrediction('denoised', model, options);
 }
 
 /** A score model of a network that predicts the noise, x = x0 + sigma eps: s = -eps / sigma. See {@link fromNetwork}. */
 export function fromNoisePrediction(model: ScoreModel, options: Options = {}): ScoreModel {
-  return fromNetwork(model, { ...options, prediction: 'noise' });
+  return ofPrediction('noise', model, options);
 }
 
 /** A score model of a v-prediction network, which sees x / sqrt(1 + sigma^2). See {@link fromNetwork}. */
 export function fromVPrediction(model: ScoreModel, options: Options = {}): ScoreModel {
-  return fromNetwork(model, { ...options, prediction: 'v_prediction' });
+  return ofPrediction('v_prediction', model, options);
 }

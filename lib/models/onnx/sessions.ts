@@ -10,7 +10,7 @@ import type { Settings } from './options';
 export class Sessions {
   readonly #library: ReturnType<typeof findLibrary>;
 
-  /** @param name What the network is called in messages. ERR_CONFIG (libraryPath) */
+  /** @param name What the network is called in messages */
   constructor(
     private readonly settings: Settings,
     private readonly name: string,
