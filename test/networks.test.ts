@@ -293,7 +293,7 @@ const wrong: [string, NetworkKind, ErrorCode, RegExp][] = [
     /conditioning\.sigmas must be 2 numbers above 0, no two the same, got /,
   ]),
   ['levels of text', { conditioning: { index: 2, sigmas: 'table' as never } }, 'ERR_CONFIG', /must be 'geometric'/],
-  ['a range of texts', { conditioning: { t: ['1', '2'] as never } }, 'ERR_RANGE', /the range of conditioning t must/],
+  ['a range of texts', { conditioning: { t: ['1', '2'] as never } }, 'ERR_RANGE', /conditioning\.t must be/],
   ['a range of three', { conditioning: { t: [1, 2, 3] as never } }, 'ERR_RANGE', /must be \[sigmaMin, sigmaMax\]/],
   ['texts as alphas', { conditioning: { alphasCumprod: ['0.9', '0.5'] as never } }, 'ERR_RANGE', /that decrease/],
   ['more steps than 2^16', { conditioning: { alphasCumprod: new Array<number>(2 ** 32 - 1) } }, 'ERR_RANGE', /65536/],

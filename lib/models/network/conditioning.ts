@@ -121,7 +121,7 @@ export function sigmaRangeOf(range: unknown, name: string): readonly [sigmaMin: 
 }
 
 function timeOfRange({ t }: Given, name: string): Told {
-  const [low, high] = sigmaRangeOf(t, `the range of ${name} t`);
+  const [low, high] = sigmaRangeOf(t, `${name}.t`);
   return { conditioning: { t: [low, high] }, label: (sigma) => Math.log(sigma / low) / Math.log(high / low) };
 }
 
@@ -144,7 +144,7 @@ function indexOfLevel({ index: count, sigmas, descending }: Given, name: string)
   if (isPlainObject(sigmas)) {
     assertKeys(sigmas, ['geometric'], `${name}.sigmas`);
     const { geometric } = sigmas as Given;
-    const range = sigmaRangeOf(geometric, `the range of ${name} { sigmas: 'geometric' }`);
+    const range = sigmaRangeOf(geometric, `${name}.sigmas.geometric`);
     return {
       conditioning: { index: count, sigmas: { geometric: range }, descending },
       label: nearestOf(geometricLevels(count, range, descending ?? true)),
