@@ -366,6 +366,88 @@ test('the options of a combinator are those of its kind', () => {
   sentence(options(3), 'ERR_CONFIG', /options must be an object of named values, got 3/);
 });
 
+describe('called outside of a run', () => {
+  const x = () => Tensor.zeros([2, 3]);
+  const sigma = new Tensor('float32', [1, 2], [2]);
+  const echo: ScoreModel = (sample) => sample;
+  type Call = (...args: unknown[]) => Promise<unknown>;
+  const of = (network: unknown): Call => fromVPrediction(network as ScoreModel) as never;
+
+  test.each<[string, unknown[], ErrorCode, RegExp]>([
+    ['context null', [sigma, {}, null], 'ERR_CONFIG', /context must be an object with out and signal, got null/],
+    ['context 3', [sigma, {}, 3], 'ERR_CONFIG', /context must be an object with out and signal, got 3/],
+    ['inputs null', [sigma, null], 'ERR_CONFIG', /inputs must be an object of inputs by name, got null/],
+    ['no signal', [sigma, {}, { signal: {} }], 'ERR_CONFIG', /signal must be an AbortSignal/],
+    ['an aborted signal', [sigma, {}, { signal: AbortSignal.abort() }], 'ERR_ABORTED', /aborted/],
+    ['sigma 0', [0], 'ERR_RANGE', /sigma must be finite and above 0, got 0/],
+    ['sigma -1', [[1, -1]], 'ERR_RANGE', /sigma must be finite and above 0, got -1/],
+    ['sigma Infinity', [Infinity], 'ERR_RANGE', /sigma must be finite and above 0, got Infinity/],
+    ['out of other dims', [sigma, {}, { out: Tensor.zeros([2, 4]) }], 'ERR_SHAPE', /out must have the dims of sample/],
+  ])('%s is refused', async (_, args, code, says) => {
+    const network = jest.fn(echo);
+    sentence(await rejection(() => of(network)(x(), ...args)), code, says);
+    expect(network).not.toHaveBeenCalled();
+  });
+
+  test('out that is the sample, or a part of it, is refused', async () => {
+    const sample = x();
+    const part = new Tensor('float32', new Float32Array(floats(sample).buffer, 0, 6), [2, 3]);
+    for (const out of [sample, part])
+      sentence(await rejection(() => of(echo)(sample, sigma, {}, { out })), 'ERR_ALIAS', /out and sample overlap/);
+  });
+
+  test.each<[string, unknown, RegExp]>([
+    ['fewer elements', Tensor.zeros([2, 2]), /must have the dims of the sample, \[2, 3\], got \[2, 2\]/],
+    ['more elements', Tensor.zeros([4, 3]), /must have the dims of the sample, \[2, 3\], got \[4, 3\]/],
+    ['other dims', Tensor.zeros([3, 2]), /must have the dims of the sample, \[2, 3\], got \[3, 2\]/],
+    ['nothing', undefined, /must be a Tensor/],
+  ])('a network that gives %s is refused', async (_, result, says) => {
+    sentence(await rejection(() => of(() => result)(x(), sigma)), 'ERR_MODEL', /the model's result does not fit/, says);
+  });
+
+  test('what a network saw scaled is freed, also where it throws or is aborted', async () => {
+    const seen: Tensor[] = [];
+    const control = new AbortController();
+    const watched = (end: () => void) => of((sample: Tensor) => (seen.push(sample), end(), sample));
+    await watched(() => {})(x(), sigma);
+    const thrown = new Error('of the network');
+    const throws = watched(() => {
+      throw thrown;
+    });
+    await expect(throws(x(), sigma)).rejects.toBe(thrown);
+    const aborts = watched(() => control.abort());
+    sentence(await rejection(() => aborts(x(), sigma, {}, { signal: control.signal })), 'ERR_ABORTED');
+    expect(seen.map(({ disposed }) => disposed)).toEqual([true, true, true]);
+  });
+});
+
+test('ends with its network', async () => {
+  const dispose = jest.fn(async () => {});
+  {
+    await using model = fromDenoiser(
+      Object.assign(
+        network((_x, _s, D) => D),
+        { dispose },
+      ),
+    );
+    expect(typeof model).toBe('function');
+  }
+  expect(dispose).toHaveBeenCalledTimes(1);
+  await using model = fromNetwork(score);
+  await model.dispose(); // of a network that holds nothing
+});
+
+test('a range can be said of a model of any kind', async () => {
+  const kind = fromDenoiser(network((_x, _s, D) => D));
+  const ranged = fromNetwork(kind, { dataRange: [-1, 1] });
+  const samples = async (model: ScoreModel) => floats((await pipelineOf(model).run({ calls: 5, seed: 1 })).samples);
+  expect(ranged.dataRange).toEqual([-1, 1]);
+  expect(await samples(ranged)).toEqual(await samples(kind));
+  const x = Tensor.zeros([1, ...shape]);
+  const level = new Tensor('float32', [2], [1]);
+  expect((await ranged(x, level)).data).toEqual((await kind(x, level)).data);
+});
+
 test('a model of a network is not one of another kind, too', async () => {
   sentence(
     failure(() => fromDenoiser(fromDenoiser(score))),

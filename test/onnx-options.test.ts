@@ -1,6 +1,15 @@
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Generator, OnnxModel, type ErrorCode, type LoadProgress, type OnnxModelOptions } from '../lib';
+import {
+  fromNetwork,
+  Generator,
+  OnnxModel,
+  Tensor,
+  type ErrorCode,
+  type LoadProgress,
+  type OnnxModelOptions,
+} from '../lib';
+import { handOver } from '../lib/models/model';
 import { folderOf } from '../lib/sampling/pretrained';
 import { removeFolders, temporaryFolder } from './support/folders';
 import { bitEqual } from './support/golden';
@@ -219,10 +228,27 @@ test('options that are changed after a load change nothing', async () => {
   const conditioning: { index: number; sigmas: number[] } = { index: 2, sigmas: [9, 1] };
   const options: OnnxModelOptions = { conditioning, sampleShape: shape, check: false, dataRange: [-1, 1] };
   const model = await load(scoreGraph(), options);
-  const before = await model.checkKind();
   conditioning.sigmas = ['x' as never];
   conditioning.index = -1;
   Object.assign(options, { prediction: 'epsilon', dataRange: 3 });
-  expect(await model.checkKind()).toEqual(before);
+  const found = await model.checkKind({ slow: true });
+  expect(found?.why).toMatch(/as a score that takes \{ index: 2, sigmas: \[9, 1\] \}/);
   expect(model.dataRange).toEqual([-1, 1]);
+});
+
+test('a range that is said of a model leaves the order of its memory', async () => {
+  const model = await load(scoreGraph(), { check: false });
+  const ranged = fromNetwork(model, { dataRange: [-1, 1] });
+  const { score, done } = ranged[handOver]!(x, new Tensor('float32', [1, 2, 3, 4, 5], [5]), {}, {});
+  await done;
+  bitEqual(floats(score), floats(await model.run(x, [1, 2, 3, 4, 5])));
+  expect(fromNetwork(await load(scoreGraph(), { check: false, prediction: 'noise' }))[handOver]).toBeUndefined();
+});
+
+test('the score of a network of another kind is checked as that of a score network is', async () => {
+  const model = await load(scoreGraph(), { check: false, prediction: 'noise' });
+  const call = (...args: unknown[]) => rejection(() => (model.run as (...all: unknown[]) => Promise<unknown>)(...args));
+  sentence(await call(x, 2, {}, null), 'ERR_CONFIG', /context must be an object/);
+  sentence(await call(x, 2, {}, { out: x }), 'ERR_ALIAS', /out and sample overlap/);
+  sentence(await call(x, 0), 'ERR_RANGE', /sigma must be finite and above 0, got 0/);
 });

@@ -1,11 +1,11 @@
 import { behind, type ModelContext, type ModelInputs, type Parameterization, type ScoreModel } from '../models/model';
 import { plain } from '../models/network/kind';
+import { checkedResult } from '../models/result';
 import { assertGoesOn, Wait } from '../signals';
 import { operand, type Operand } from '../tensor/operand';
 import { Tensor } from '../tensor/tensor';
 import { rowsOf } from '../tensor/views';
 import type { Executor } from './executor/executor';
-import { checkedResult } from './executor/result';
 import { joinedInputs } from './inputs';
 import type { Lane, Stages } from './lane';
 
