@@ -147,7 +147,7 @@ function indexOfLevel({ index: count, sigmas, descending }: Given, name: string)
     const range = sigmaRangeOf(geometric, `${name}.sigmas.geometric`);
     return {
       conditioning: { index: count, sigmas: { geometric: range }, descending },
-      label: nearestOf(geometricLevels(count, range, descending ?? true)),
+      label: nearestOfGeometric(count, range, descending ?? true),
     };
   }
   if (!Array.isArray(sigmas) && !ArrayBuffer.isView(sigmas))
@@ -166,27 +166,40 @@ function indexOfLevel({ index: count, sigmas, descending }: Given, name: string)
   return { conditioning: { index: count, sigmas: levels }, label: nearestOf(levels) };
 }
 
-function geometricLevels(count: number, [low, high]: readonly [number, number], descending: boolean): number[] {
-  return Array.from({ length: count }, (_, i) => {
-    const u = count === 1 ? 0 : i / (count - 1);
-    return low * (high / low) ** (descending ? 1 - u : u);
-  });
+/** As {@link nearestOf}, without a table. */
+function nearestOfGeometric(count: number, [low, high]: readonly [number, number], descending: boolean) {
+  const logOf = (index: number): number => {
+    const u = count === 1 ? 0 : index / (count - 1);
+    return Math.log(low * (high / low) ** (descending ? 1 - u : u));
+  };
+  return (sigma: number): number => {
+    const u = Math.log(sigma / low) / Math.log(high / low);
+    const place = Math.round((descending ? 1 - u : u) * (count - 1));
+    const last = Math.min(Math.max(place + 1, 0), count - 1);
+    // Half way between two levels rounding tells which is nearer: their own logarithms are compared.
+    return nearest([Math.max(last - 2, 0), Math.max(last - 1, 0), last], logOf, Math.log(sigma));
+  };
 }
 
 /** The index of the level that is nearest in ln sigma; of two that are as near, the first. */
 function nearestOf(levels: readonly number[]): (sigma: number) => number {
-  const all = levels.map((level, index) => ({ index, log: Math.log(level) })).sort((a, b) => a.log - b.log);
-  const table = all.filter(({ log }, i) => log !== all[i - 1]?.log);
-  const logs = table.map(({ log }) => log);
+  const logs = Float64Array.from(levels, Math.log);
+  const indices = new Map<number, number>();
+  logs.forEach((log, index) => indices.has(log) || indices.set(log, index));
+  const ascending = logs.slice().sort();
   return (sigma) => {
     const log = Math.log(sigma);
-    const place = placeOf(logs, log);
-    const below = table[Math.max(place - 1, 0)]!;
-    const above = table[Math.min(place, table.length - 1)]!;
-    const nearer = Math.abs(below.log - log) - Math.abs(above.log - log);
-    if (nearer === 0) return Math.min(below.index, above.index);
-    return nearer < 0 ? below.index : above.index;
+    const place = placeOf(ascending, log);
+    const beside = [ascending[Math.max(place - 1, 0)]!, ascending[Math.min(place, logs.length - 1)]!];
+    const found = beside.map((each) => indices.get(each)!).sort((i, j) => i - j);
+    return nearest(found, (index) => logs[index]!, log);
   };
+}
+
+/** Of ascending indices the first whose logarithm is nearest. */
+function nearest(indices: readonly number[], logOf: (index: number) => number, log: number): number {
+  const away = indices.map((index) => Math.abs(logOf(index) - log));
+  return indices[away.indexOf(Math.min(...away))]!;
 }
 
 /** The step of a DDPM at which the noise has level sigma, relative to the signal: k-diffusion's sigma_to_t. */
@@ -209,7 +222,7 @@ function stepOfAlphas({ alphasCumprod }: Given, name: string): Told {
 }
 
 /** The place of the first of ascending numbers that is no less than a value; their count where none is. */
-function placeOf(ascending: readonly number[], value: number): number {
+function placeOf(ascending: ArrayLike<number>, value: number): number {
   let [low, high] = [0, ascending.length];
   while (low < high) {
     const middle = (low + high) >> 1;
