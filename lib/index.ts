@@ -4,10 +4,17 @@ import './package';
 export { devices, getNumThreads, setNumThreads, type DeviceInfo } from './devices';
 export { AbortError, ScoreSdeError, type ErrorCode } from './errors';
 export { toPng, type PngOptions } from './image/png';
-export { fromDenoiser, fromNetwork, fromNoisePrediction, fromVPrediction } from './models/combinators';
+export {
+  fromDenoiser,
+  fromNetwork,
+  fromNoisePrediction,
+  fromVPrediction,
+  type NetworkModel,
+} from './models/combinators';
 export type { ModelContext, ModelInput, ModelInputs, ScoreModel } from './models/model';
 export type { KindCheck } from './models/network/check';
-export type { Conditioning, NetworkKind, Prediction, Preconditioning } from './models/network/kind';
+export type { Conditioning } from './models/network/conditioning';
+export type { NetworkKind, Prediction, Preconditioning } from './models/network/kind';
 export { OnnxModel, type RunContext } from './models/onnx/model';
 export type { OnnxModelOptions } from './models/onnx/options';
 export type { NetworkOptions } from './models/network/contract';

@@ -12,6 +12,7 @@ import {
   type ModelInput,
   type ModelInputs,
   type NetworkOptions,
+  type OnnxModelOptions,
   type SessionModel,
 } from '../lib';
 import { native } from '../lib/native/addon';
@@ -814,6 +815,93 @@ describe('fromPretrained', () => {
     const pipeline = await ScoreSdeVePipeline.fromPretrained(await pipelineFolder({ 'unet/model.onnx': labelled }));
     sentence(await rejection(() => pipeline.run()), 'ERR_MODEL', /class_labels/);
     await pipeline.dispose();
+  });
+
+  describe("what unet/config.json says of the network's kind", () => {
+    const folderOf = (config: object, schedule: object = {}) =>
+      pipelineFolder({
+        'unet/config.json': config,
+        'scheduler/scheduler_config.json': { num_train_timesteps: 4, sigma_max: 5, ...schedule },
+      });
+    const refusal = async (config: object, options: OnnxModelOptions = {}, schedule: object = {}) => {
+      const folder = await folderOf(config, schedule);
+      return { folder, error: await rejection(() => ScoreSdeVePipeline.fromPretrained(folder, options)) };
+    };
+    const scoreOf = async (config: object, options: OnnxModelOptions = {}, schedule: object = {}) => {
+      await using pipeline = await ScoreSdeVePipeline.fromPretrained(await folderOf(config, schedule), {
+        check: false,
+        ...options,
+      });
+      const score = await pipeline.model(new Generator(1).randn([1, 1, 2, 2]), new Tensor('float32', [2], [1]));
+      return Array.from(score.data as Float32Array);
+    };
+
+    test.each<[object, ErrorCode, RegExp]>([
+      [{ prediction_kind: 'epsilon' }, 'ERR_CONFIG', /^FILE: prediction_kind must be 'score', .*, got "epsilon"/],
+      [{ conditioning: 'lambda' }, 'ERR_CONFIG', /^FILE: conditioning must be 'sigma', .*, got "lambda"/],
+      [
+        { conditioning: { index: 3e7, sigmas: 'geometric' } },
+        'ERR_RANGE',
+        /^FILE: conditioning\.index must be .* 65536/,
+      ],
+      [{ conditioning: { t: [5, 1] } }, 'ERR_RANGE', /^FILE: conditioning\.t must be \[sigmaMin/],
+      [{ preconditioning: 'vp' }, 'ERR_CONFIG', /^FILE: preconditioning must be 'edm'/],
+      [
+        { preconditioning: 'edm', prediction_kind: 'noise' },
+        'ERR_CONFIG',
+        /^FILE: preconditioning and prediction_kind were both given/,
+      ],
+      [{ data_range: [1, -1] }, 'ERR_RANGE', /^FILE: data_range must be/],
+      [{ prediction: 'noise' }, 'ERR_CONFIG', /^FILE: expected the key "prediction_kind", got "prediction"/],
+      [{ predictionKind: 'noise' }, 'ERR_CONFIG', /^FILE: expected the key "prediction_kind", got "predictionKind"/],
+      [{ dataRange: [-1, 1] }, 'ERR_CONFIG', /^FILE: expected the key "data_range", got "dataRange"/],
+      [{ 'data-range': [-1, 1] }, 'ERR_CONFIG', /^FILE: expected the key "data_range", got "data-range"/],
+      [{ Conditioning: 't' }, 'ERR_CONFIG', /^FILE: expected the key "conditioning", got "Conditioning"/],
+      [
+        { prediction_type: 'epsilon' },
+        'ERR_CONFIG',
+        /^FILE: prediction_type: .* got "epsilon": say prediction_kind "noise"/,
+      ],
+    ])('%j is refused', async (config, code, says) => {
+      const { folder, error } = await refusal(config);
+      const file = join(folder, 'unet', 'config.json');
+      sentence(error, code);
+      expect(error.message.replaceAll(file, 'FILE')).toMatch(says);
+    });
+
+    test('null says nothing', async () => {
+      const none = {
+        prediction_kind: null,
+        conditioning: null,
+        preconditioning: null,
+        data_range: null,
+        dataRange: null,
+      };
+      expect(await scoreOf({ ...none, prediction_type: null })).toEqual(await scoreOf({}));
+    });
+
+    test('an option of either kind stands in place of the other', async () => {
+      const noise = await scoreOf({ prediction_kind: 'noise' });
+      expect(await scoreOf({ preconditioning: 'edm' }, { prediction: 'noise' })).toEqual(noise);
+      const edm = await scoreOf({ preconditioning: 'edm' });
+      expect(edm).not.toEqual(noise);
+      expect(await scoreOf({ prediction_kind: 'noise' }, { preconditioning: 'edm' })).toEqual(edm);
+    });
+
+    test("the prediction_type of diffusers' other schedulers is not taken for a score", async () => {
+      const { folder, error } = await refusal({}, {}, { prediction_type: 'v_prediction' });
+      const file = join(folder, 'scheduler', 'scheduler_config.json');
+      sentence(
+        error,
+        'ERR_CONFIG',
+        new RegExp(`^${file}: .*"v_prediction": say prediction_kind "v_prediction" in .*config`),
+      );
+      const noise = await scoreOf({ prediction_kind: 'noise' });
+      const schedule = { prediction_type: 'epsilon' };
+      expect(await scoreOf({ prediction_kind: 'noise' }, {}, schedule)).toEqual(noise);
+      expect(await scoreOf({}, { prediction: 'noise' }, schedule)).toEqual(noise);
+      expect(await scoreOf({}, { prediction: 'score' }, schedule)).toEqual(await scoreOf({}));
+    });
   });
 
   test("'digits' is the model that ships with the package", async () => {

@@ -185,6 +185,58 @@ test('the nearest of a table of levels is what a discrete network is told', asyn
   within(steps, [999, 500.25, 0], 1e-4);
 });
 
+test.each<[string, Conditioning, number[]]>([
+  ['a table in no order', ...ofTable(Array.from({ length: 997 }, (_, i) => 0.002 * 4e4 ** (((i * 389) % 997) / 996)))],
+  ['a table of one', ...ofTable([3])],
+  ...[1, 2, 3, 1000].flatMap((count) => [ofGeometric(count, true), ofGeometric(count, false)]),
+])('the index that comparing all levels tells is told: %s', async (_, conditioning, sigmas) => {
+  const told: number[] = [];
+  const watched: ScoreModel = (sample, levels) => {
+    told.push(...floats(levels));
+    return sample;
+  };
+  const halves = sigmas.slice(1).map((sigma, i) => Math.sqrt(sigma * sigmas[i]!));
+  const levels = Float32Array.from([...sigmas, ...halves, 1e-6, 1e6]);
+  const expected = [...levels].map((level) => {
+    const away = sigmas.map((sigma) => Math.abs(Math.log(sigma) - Math.log(level)));
+    return away.indexOf(Math.min(...away));
+  });
+  const x = Tensor.zeros([levels.length, 1]);
+  await fromDenoiser(watched, { conditioning })(x, new Tensor('float32', levels, [levels.length]));
+  expect(told).toEqual(expected);
+});
+
+function ofTable(sigmas: number[]): [Conditioning, number[]] {
+  return [{ index: sigmas.length, sigmas }, sigmas];
+}
+
+function ofGeometric(count: number, descending: boolean): [string, Conditioning, number[]] {
+  const levels = Array.from({ length: count }, (_, i) => {
+    const u = count === 1 ? 0 : i / (count - 1);
+    return 0.01 * 134800 ** (descending ? 1 - u : u);
+  });
+  const sigmas = { geometric: [0.01, 1348] } as const;
+  return [`${count} geometric levels${descending ? '' : ' that ascend'}`, { index: count, sigmas, descending }, levels];
+}
+
+test('tables may be arrays of floats', async () => {
+  const told: number[] = [];
+  const watched: ScoreModel = (sample, levels) => {
+    told.push(...floats(levels));
+    return sample;
+  };
+  const one = Tensor.zeros([1, 1]);
+  const sigma = Float32Array.of(2.1);
+  for (const Class of [Float32Array, Float64Array]) {
+    for (const conditioning of [
+      { index: 3, sigmas: Class.from([0.1, 5, 2]) },
+      { alphasCumprod: Class.from([0.9, 0.5, 0.1]) },
+    ])
+      await fromDenoiser(watched, { conditioning })(one, new Tensor('float32', sigma, [1]));
+    expect(told.splice(0)).toEqual([2, expect.closeTo(1.675, 2)]);
+  }
+});
+
 test('images are mapped from the range of the data', async () => {
   const constant: ScoreModel = (sample) =>
     new Tensor(
@@ -225,6 +277,76 @@ const wrong: [string, NetworkKind, ErrorCode, RegExp][] = [
   ['a range upside down', { conditioning: { t: [5, 1] } }, 'ERR_RANGE', /0 < sigmaMin < sigmaMax/],
   ['geometric without a range', { conditioning: { index: 4, sigmas: 'geometric' } }, 'ERR_CONFIG', /geometric: \[/],
   ['another number of levels', { conditioning: { index: 4, sigmas: [1, 2] } }, 'ERR_RANGE', /must be 4 numbers/],
+  ...[3e7, 2 ** 16 + 1, 2 ** 32, 0, 1.5, '4' as never].map((index): [string, NetworkKind, ErrorCode, RegExp] => [
+    `${typeof index} ${index} of levels`,
+    { conditioning: { index, sigmas: { geometric: [1, 2] } } },
+    'ERR_RANGE',
+    /conditioning\.index must be an integer from 1 to 65536, got/,
+  ]),
+  ...(
+    [
+      ['texts', ['2', '1']],
+      ['bigints', [2n, 1n]],
+      ['a hole', [, 1]],
+      ['the same twice', [1, 1]],
+      ['0', [1, 0]],
+      ['Infinity', [Infinity, 1]],
+      ['integers of 32 bits', Int32Array.of(2, 1)],
+    ] as [string, never][]
+  ).map(([what, sigmas]): [string, NetworkKind, ErrorCode, RegExp] => [
+    `a table with ${what}`,
+    { conditioning: { index: 2, sigmas } },
+    'ERR_RANGE',
+    /conditioning\.sigmas must be 2 numbers above 0, no two the same, got /,
+  ]),
+  ['levels of text', { conditioning: { index: 2, sigmas: 'table' as never } }, 'ERR_CONFIG', /must be 'geometric'/],
+  ['a range of texts', { conditioning: { t: ['1', '2'] as never } }, 'ERR_RANGE', /conditioning\.t must be/],
+  ['a range of three', { conditioning: { t: [1, 2, 3] as never } }, 'ERR_RANGE', /must be \[sigmaMin, sigmaMax\]/],
+  ['texts as alphas', { conditioning: { alphasCumprod: ['0.9', '0.5'] as never } }, 'ERR_RANGE', /that decrease/],
+  ['more steps than 2^16', { conditioning: { alphasCumprod: new Array<number>(2 ** 32 - 1) } }, 'ERR_RANGE', /65536/],
+  ['tutorial 1', { conditioning: { tutorial: 1 } }, 'ERR_RANGE', /conditioning\.tutorial must be a number above 1/],
+  [
+    'two at once',
+    { conditioning: { t: [1, 2], tutorial: 25 } },
+    'ERR_CONFIG',
+    /conditioning \{ t \} takes no "tutorial"/,
+  ],
+  [
+    'a misspelt part',
+    { conditioning: { index: 2, sigmas: [2, 1], decending: true } as never },
+    'ERR_CONFIG',
+    /conditioning \{ index, sigmas, descending \} takes no "decending"/,
+  ],
+  [
+    'a range beside a range',
+    { conditioning: { index: 2, sigmas: { geometric: [1, 2], low: 1 } as never } },
+    'ERR_CONFIG',
+    /conditioning\.sigmas \{ geometric \} takes no "low"/,
+  ],
+  [
+    'a word for an order',
+    { conditioning: { index: 2, sigmas: { geometric: [1, 2] }, descending: 'no' as never } },
+    'ERR_CONFIG',
+    /conditioning\.descending must be a boolean/,
+  ],
+  [
+    'an order of a table',
+    { conditioning: { index: 2, sigmas: [2, 1], descending: false } },
+    'ERR_CONFIG',
+    /descending is of geometric levels/,
+  ],
+  [
+    'a scale of x beside another',
+    { preconditioning: 'edm', conditioning: { alphasCumprod: [0.9, 0.5] } },
+    'ERR_CONFIG',
+    /preconditioning goes with no conditioning \{ alphasCumprod \}/,
+  ],
+  [
+    'another part of a preconditioning',
+    { preconditioning: { sigmaData: 1, sigmaMin: 0 } as never },
+    'ERR_CONFIG',
+    /preconditioning \{ sigmaData \} takes no "sigmaMin"/,
+  ],
   ['alphas that grow', { conditioning: { alphasCumprod: [0.1, 0.5] } }, 'ERR_RANGE', /that decrease/],
   ['no preconditioning', { preconditioning: 'vp' as never }, 'ERR_CONFIG', /preconditioning must be .*, got "vp"/],
   ['sigmaData 0', { preconditioning: { sigmaData: 0 } }, 'ERR_CONFIG', /sigmaData/],
@@ -238,6 +360,99 @@ test.each(wrong)('%s is refused', (_, kind, code, says) => {
     code,
     says,
   );
+});
+
+test('the options of a combinator are those of its kind', () => {
+  const options = (given: unknown) => failure(() => fromDenoiser(score, given as never));
+  sentence(
+    options({ prediction: 'noise' }),
+    'ERR_CONFIG',
+    /unknown option "prediction"; expected conditioning, dataRange/,
+  );
+  sentence(options(null), 'ERR_CONFIG', /options must be an object of named values, got null/);
+  sentence(options(3), 'ERR_CONFIG', /options must be an object of named values, got 3/);
+});
+
+describe('called outside of a run', () => {
+  const x = () => Tensor.zeros([2, 3]);
+  const sigma = new Tensor('float32', [1, 2], [2]);
+  const echo: ScoreModel = (sample) => sample;
+  type Call = (...args: unknown[]) => Promise<unknown>;
+  const of = (network: unknown): Call => fromVPrediction(network as ScoreModel) as never;
+
+  test.each<[string, unknown[], ErrorCode, RegExp]>([
+    ['context null', [sigma, {}, null], 'ERR_CONFIG', /context must be an object with out and signal, got null/],
+    ['context 3', [sigma, {}, 3], 'ERR_CONFIG', /context must be an object with out and signal, got 3/],
+    ['inputs null', [sigma, null], 'ERR_CONFIG', /inputs must be an object of inputs by name, got null/],
+    ['no signal', [sigma, {}, { signal: {} }], 'ERR_CONFIG', /signal must be an AbortSignal/],
+    ['an aborted signal', [sigma, {}, { signal: AbortSignal.abort() }], 'ERR_ABORTED', /aborted/],
+    ['sigma 0', [0], 'ERR_RANGE', /sigma must be finite and above 0, got 0/],
+    ['sigma -1', [[1, -1]], 'ERR_RANGE', /sigma must be finite and above 0, got -1/],
+    ['sigma Infinity', [Infinity], 'ERR_RANGE', /sigma must be finite and above 0, got Infinity/],
+    ['out of other dims', [sigma, {}, { out: Tensor.zeros([2, 4]) }], 'ERR_SHAPE', /out must have the dims of sample/],
+  ])('%s is refused', async (_, args, code, says) => {
+    const network = jest.fn(echo);
+    sentence(await rejection(() => of(network)(x(), ...args)), code, says);
+    expect(network).not.toHaveBeenCalled();
+  });
+
+  test('out that is the sample, or a part of it, is refused', async () => {
+    const sample = x();
+    const part = new Tensor('float32', new Float32Array(floats(sample).buffer, 0, 6), [2, 3]);
+    for (const out of [sample, part])
+      sentence(await rejection(() => of(echo)(sample, sigma, {}, { out })), 'ERR_ALIAS', /out and sample overlap/);
+  });
+
+  test.each<[string, unknown, RegExp]>([
+    ['fewer elements', Tensor.zeros([2, 2]), /must have the dims of the sample, \[2, 3\], got \[2, 2\]/],
+    ['more elements', Tensor.zeros([4, 3]), /must have the dims of the sample, \[2, 3\], got \[4, 3\]/],
+    ['other dims', Tensor.zeros([3, 2]), /must have the dims of the sample, \[2, 3\], got \[3, 2\]/],
+    ['nothing', undefined, /must be a Tensor/],
+  ])('a network that gives %s is refused', async (_, result, says) => {
+    sentence(await rejection(() => of(() => result)(x(), sigma)), 'ERR_MODEL', /the model's result does not fit/, says);
+  });
+
+  test('what a network saw scaled is freed, also where it throws or is aborted', async () => {
+    const seen: Tensor[] = [];
+    const control = new AbortController();
+    const watched = (end: () => void) => of((sample: Tensor) => (seen.push(sample), end(), sample));
+    await watched(() => {})(x(), sigma);
+    const thrown = new Error('of the network');
+    const throws = watched(() => {
+      throw thrown;
+    });
+    await expect(throws(x(), sigma)).rejects.toBe(thrown);
+    const aborts = watched(() => control.abort());
+    sentence(await rejection(() => aborts(x(), sigma, {}, { signal: control.signal })), 'ERR_ABORTED');
+    expect(seen.map(({ disposed }) => disposed)).toEqual([true, true, true]);
+  });
+});
+
+test('ends with its network', async () => {
+  const dispose = jest.fn(async () => {});
+  {
+    await using model = fromDenoiser(
+      Object.assign(
+        network((_x, _s, D) => D),
+        { dispose },
+      ),
+    );
+    expect(typeof model).toBe('function');
+  }
+  expect(dispose).toHaveBeenCalledTimes(1);
+  await using model = fromNetwork(score);
+  await model.dispose(); // of a network that holds nothing
+});
+
+test('a range can be said of a model of any kind', async () => {
+  const kind = fromDenoiser(network((_x, _s, D) => D));
+  const ranged = fromNetwork(kind, { dataRange: [-1, 1] });
+  const samples = async (model: ScoreModel) => floats((await pipelineOf(model).run({ calls: 5, seed: 1 })).samples);
+  expect(ranged.dataRange).toEqual([-1, 1]);
+  expect(await samples(ranged)).toEqual(await samples(kind));
+  const x = Tensor.zeros([1, ...shape]);
+  const level = new Tensor('float32', [2], [1]);
+  expect((await ranged(x, level)).data).toEqual((await kind(x, level)).data);
 });
 
 test('a model of a network is not one of another kind, too', async () => {

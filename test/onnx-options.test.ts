@@ -1,6 +1,15 @@
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Generator, OnnxModel, type LoadProgress, type OnnxModelOptions } from '../lib';
+import {
+  fromNetwork,
+  Generator,
+  OnnxModel,
+  Tensor,
+  type ErrorCode,
+  type LoadProgress,
+  type OnnxModelOptions,
+} from '../lib';
+import { handOver } from '../lib/models/model';
 import { folderOf } from '../lib/sampling/pretrained';
 import { removeFolders, temporaryFolder } from './support/folders';
 import { bitEqual } from './support/golden';
@@ -170,4 +179,52 @@ test.each<[OnnxModelOptions, 'ERR_CONFIG' | 'ERR_RANGE', RegExp]>([
   [{ onProgress: 1 as never }, 'ERR_CONFIG', /onProgress must be a function/],
 ])('%j is refused', async (options, code, says) => {
   sentence(await rejection(() => load(scoreGraph(), options)), code, says);
+});
+
+describe('what the network is said to be is checked before its file is', () => {
+  test.each<[OnnxModelOptions, ErrorCode, RegExp]>([
+    [{ prediction: 'epsilon' as never }, 'ERR_CONFIG', /prediction must be/],
+    [{ conditioning: 'time' as never }, 'ERR_CONFIG', /conditioning must be/],
+    [{ conditioning: 't' }, 'ERR_CONFIG', /conditioning 't' needs a range/],
+    [{ preconditioning: 'vp' as never }, 'ERR_CONFIG', /preconditioning must be/],
+    [{ preconditioning: 'edm', prediction: 'noise' }, 'ERR_CONFIG', /both given/],
+    [{ dataRange: [1, 0] }, 'ERR_RANGE', /dataRange must be/],
+    [{ classes: 0 }, 'ERR_RANGE', /classes must be/],
+    [{ defaultInputs: 3 as never }, 'ERR_CONFIG', /defaultInputs must be/],
+    [{ sample: 3 as never }, 'ERR_CONFIG', /sample must be a name of the network's, got 3/],
+    [{ timestep: null as never }, 'ERR_CONFIG', /timestep must be a name of the network's, got null/],
+    [{ output: ['x'] as never }, 'ERR_CONFIG', /output must be a name of the network's, got an array of 1/],
+    [{ libraryPath: '' }, 'ERR_CONFIG', /libraryPath must be the path of a file, got ""/],
+  ])('%j', async (options, code, says) => {
+    sentence(await rejection(() => load(join(__dirname, 'no-such-file.onnx'), options)), code, says);
+  });
+});
+
+test('options that are changed after a load change nothing', async () => {
+  const conditioning: { index: number; sigmas: number[] } = { index: 2, sigmas: [9, 1] };
+  const options: OnnxModelOptions = { conditioning, sampleShape: shape, check: false, dataRange: [-1, 1] };
+  const model = await load(scoreGraph(), options);
+  conditioning.sigmas = ['x' as never];
+  conditioning.index = -1;
+  Object.assign(options, { prediction: 'epsilon', dataRange: 3 });
+  const found = await model.checkKind({ slow: true });
+  expect(found?.why).toMatch(/as a score that takes \{ index: 2, sigmas: \[9, 1\] \}/);
+  expect(model.dataRange).toEqual([-1, 1]);
+});
+
+test('a range that is said of a model leaves the order of its memory', async () => {
+  const model = await load(scoreGraph(), { check: false });
+  const ranged = fromNetwork(model, { dataRange: [-1, 1] });
+  const { score, done } = ranged[handOver]!(x, new Tensor('float32', [1, 2, 3, 4, 5], [5]), {}, {});
+  await done;
+  bitEqual(floats(score), floats(await model.run(x, [1, 2, 3, 4, 5])));
+  expect(fromNetwork(await load(scoreGraph(), { check: false, prediction: 'noise' }))[handOver]).toBeUndefined();
+});
+
+test('the score of a network of another kind is checked as that of a score network is', async () => {
+  const model = await load(scoreGraph(), { check: false, prediction: 'noise' });
+  const call = (...args: unknown[]) => rejection(() => (model.run as (...all: unknown[]) => Promise<unknown>)(...args));
+  sentence(await call(x, 2, {}, null), 'ERR_CONFIG', /context must be an object/);
+  sentence(await call(x, 2, {}, { out: x }), 'ERR_ALIAS', /out and sample overlap/);
+  sentence(await call(x, 0), 'ERR_RANGE', /sigma must be finite and above 0, got 0/);
 });

@@ -71,13 +71,13 @@ export interface Behind {
 }
 
 /** A range of data that was given. ERR_RANGE. */
-export function dataRangeOf(range: unknown): readonly [low: number, high: number] | undefined {
+export function dataRangeOf(range: unknown, name = 'dataRange'): readonly [low: number, high: number] | undefined {
   if (range === undefined) return undefined;
   const [low, high] = Array.isArray(range) ? (range as number[]) : [];
   if (!Array.isArray(range) || range.length !== 2 || !(Number.isFinite(low) && Number.isFinite(high) && low! < high!))
     throw new ScoreSdeError(
       'ERR_RANGE',
-      `dataRange must be [low, high] of finite numbers, low < high, got ${show(range)}`,
+      `${name} must be [low, high] of finite numbers, low < high, got ${show(range)}`,
     );
   return [low!, high!];
 }

@@ -6,17 +6,9 @@ import { numbersOf, type PerSample } from '../tensor/arguments';
 import { operand, stateTypeOf } from '../tensor/operand';
 import { typedData, widened, type TensorData } from '../tensor/data';
 import { Tensor, type TensorLike } from '../tensor/tensor';
-import { Contract, networkOptions, type NetworkOptions } from './network/contract';
+import { checkedNetwork, Contract, networkOptions, type NetworkOptions } from './network/contract';
 import { scoreOf } from './network/score';
-import {
-  assertContext,
-  assertInputs,
-  behind,
-  dataRangeOf,
-  type ModelContext,
-  type ModelInputs,
-  type ScoreModel,
-} from './model';
+import { assertContext, assertInputs, behind, type ModelContext, type ModelInputs, type ScoreModel } from './model';
 import { toFloat16, type Port } from './network/port';
 
 /** The part of onnxruntime-node's InferenceSession that is used. 1.22 is the first version with the metadata. */
@@ -95,6 +87,7 @@ const rules = { divisible: false };
  */
 export function fromInferenceSession(session: SessionLike, options: SessionModelOptions = {}): SessionModel {
   assertOptions(options, networkOptions);
+  const checked = checkedNetwork(options);
   if (session === null || typeof session !== 'object' || typeof session.run !== 'function')
     throw new ScoreSdeError(
       'ERR_MODEL',
@@ -102,7 +95,7 @@ export function fromInferenceSession(session: SessionLike, options: SessionModel
     );
   const inputs = portsOf(session.inputMetadata, 'inputMetadata');
   const outputs = portsOf(session.outputMetadata, 'outputMetadata');
-  const contract = new Contract(inputs, outputs, options);
+  const contract = new Contract(inputs, outputs, checked);
   const { sample, timestep, output } = contract;
   contract.warnOfTruncation('the network');
   let released: Promise<void> | undefined;
@@ -151,7 +144,7 @@ export function fromInferenceSession(session: SessionLike, options: SessionModel
 
   const dispose = () => (released ??= Promise.resolve(session.release?.()));
   const { parameterization } = contract;
-  const dataRange = dataRangeOf(options.dataRange);
+  const { dataRange } = contract.kind;
   const face = {
     inputs,
     outputs,

@@ -1,15 +1,13 @@
 import { behind, type ModelContext, type ModelInputs, type Parameterization, type ScoreModel } from '../models/model';
+import { plain } from '../models/network/kind';
+import { checkedResult } from '../models/result';
 import { assertGoesOn, Wait } from '../signals';
 import { operand, type Operand } from '../tensor/operand';
 import { Tensor } from '../tensor/tensor';
 import { rowsOf } from '../tensor/views';
 import type { Executor } from './executor/executor';
-import { checkedResult } from './executor/result';
 import { joinedInputs } from './inputs';
 import type { Lane, Stages } from './lane';
-
-/** A network that gives the score, and is told sigma. */
-const plain = { label: (sigma: number) => sigma, scale: () => 1 };
 
 /** The network of a batch: its calls, its further inputs, and the memory for its output. */
 export class NetworkCall {

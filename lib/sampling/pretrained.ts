@@ -7,7 +7,8 @@ import { parseJson } from '../scheduler/python-json';
 import { ScoreSdeVeScheduler } from '../scheduler/scheduler';
 import { assertContained } from './containment';
 import type { ModelInputs } from '../models/model';
-import { ranged, type NetworkKind } from '../models/network/kind';
+import { ranged } from '../models/network/conditioning';
+import { checkedKind, type NetworkKind } from '../models/network/kind';
 import { OnnxModel } from '../models/onnx/model';
 import { loadOptions, type OnnxModelOptions } from '../models/onnx/options';
 import { readProbed } from '../models/onnx/probe-cache';
@@ -34,11 +35,26 @@ interface UnetConfig {
   readonly default_inputs?: ModelInputs | undefined;
   readonly num_class_embeds?: number | null | undefined;
   readonly class_embed_type?: string | null | undefined;
-  readonly prediction_kind?: NetworkKind['prediction'] | undefined;
-  readonly conditioning?: NetworkKind['conditioning'] | undefined;
-  readonly preconditioning?: NetworkKind['preconditioning'] | undefined;
-  readonly data_range?: NetworkKind['dataRange'] | undefined;
+  readonly prediction_kind?: NetworkKind['prediction'] | null;
+  readonly conditioning?: NetworkKind['conditioning'] | null;
+  readonly preconditioning?: NetworkKind['preconditioning'] | null;
+  readonly data_range?: NetworkKind['dataRange'] | null;
 }
+
+/** The config's keys of a network's kind, by the options. */
+const kindKeys = {
+  prediction: 'prediction_kind',
+  conditioning: 'conditioning',
+  preconditioning: 'preconditioning',
+  dataRange: 'data_range',
+} as const;
+
+/** What the networks of diffusers' other schedulers give, by their `prediction_type`. */
+const predictionTypes: Record<string, NetworkKind['prediction']> = {
+  epsilon: 'noise',
+  sample: 'denoised',
+  v_prediction: 'v_prediction',
+};
 
 /** The folder that a name or path stands for: a bare name of a built-in model is that model. */
 export function folderOf(dir: unknown): string {
@@ -56,7 +72,7 @@ export const networkOf = (folder: string): string => join(folder, 'unet', 'model
 /**
  * Reads a folder as diffusers saves it: model_index.json, scheduler/scheduler_config.json, unet/model.onnx and, if there,
  * unet/config.json (in_channels, sample_size, default_inputs, num_class_embeds; prediction_kind, conditioning,
- * preconditioning, data_range as the options of {@link OnnxModel.load}, which come first) and probe.json beside the network,
+ * preconditioning, data_range as the options of {@link OnnxModel.load}, which come first; null says nothing) and probe.json beside the network,
  * which `probeCache` made. Each of them may also lie in the folder itself, as in the first published checkpoints.
  * @throws ScoreSdeError ERR_CONFIG (a foreign or incomplete folder), ERR_IO (unreadable), ERR_MODEL (no network, or one that cannot be run)
  */
@@ -84,19 +100,26 @@ export async function loadPretrained(dir: unknown, options: OnnxModelOptions): P
   const configFile = await firstFile(join(folder, 'unet', 'config.json'), join(folder, 'config.json'));
   const config = checked((await readObject<UnetConfig>(configFile)) ?? {}, configFile);
   const { sigmaMin, sigmaMax } = scheduler.config;
-  const { conditioning = config.conditioning ?? undefined } = options;
+  const range = [sigmaMin, sigmaMax] as const;
+  const kind = kindOf(config, range, configFile);
+  const isSaid = [kind, options].some((each) => (each.prediction ?? each.preconditioning) !== undefined);
+  const scheduleName = 'scheduler_config.json';
+  const schedule = await firstFile(join(folder, 'scheduler', scheduleName), join(folder, scheduleName));
+  if (!isSaid) for (const file of [configFile, schedule]) await assertNoPredictionType(file, configFile);
+  const { conditioning = kind.conditioning } = options;
   const probed = await readProbed(join(dirname(network), 'probe.json'));
   const given: OnnxModelOptions = {
     defaultInputs: config.default_inputs,
     classes: classesOf(config),
     sampleShape: sizesOf(config).every((size) => typeof size === 'number') ? sizesOf(config) : undefined,
-    prediction: config.prediction_kind,
-    preconditioning: config.preconditioning,
-    dataRange: config.data_range,
+    // A network has one of them: an option of either stands in place of the config's other.
+    prediction: options.preconditioning === undefined ? kind.prediction : undefined,
+    preconditioning: options.prediction === undefined ? kind.preconditioning : undefined,
+    dataRange: kind.dataRange,
     ...givenOptions(options, loadOptions),
-    conditioning: conditioning && ranged(conditioning, [sigmaMin, sigmaMax]),
+    conditioning: conditioning && ranged(conditioning, range),
   };
-  const known = { probed, sigmaRange: [sigmaMin, sigmaMax] } as const;
+  const known = { probed, sigmaRange: range };
   const model = await OnnxModel.loadKnown(network, given, known);
   try {
     return { scheduler, model, sampleShape: sampleShapeOf(config, model, configFile) };
@@ -142,6 +165,41 @@ function checked(config: UnetConfig, file: string): UnetConfig {
     if (!isNumber(value) && !(Array.isArray(value) && value.every(isNumber)))
       fail(`default_inputs.${name}`, 'a number, a boolean, or an array of them', value);
   return config;
+}
+
+/** The kind that a config says. null, which diffusers writes for what is not set, says nothing. ERR_CONFIG, ERR_RANGE. */
+function kindOf(config: UnetConfig, range: readonly [number, number], file: string): Readonly<NetworkKind> {
+  const bare = (key: string) => key.replace(/[-_ ]/g, '').toLowerCase();
+  for (const [key, value] of Object.entries(config) as [string, unknown][]) {
+    const [, meant = key] =
+      Object.entries(kindKeys).find((names) => names.some((name) => bare(name) === bare(key))) ?? [];
+    // What is not read would leave the network taken for a score.
+    if (meant !== key && value !== null)
+      throw new ScoreSdeError('ERR_CONFIG', `${file}: expected the key ${show(meant)}, got ${show(key)}`);
+  }
+  const given: NetworkKind = Object.fromEntries(
+    Object.entries(kindKeys).map(([option, key]) => [option, config[key] ?? undefined]),
+  );
+  const { conditioning } = given;
+  const whole = { ...given, conditioning: conditioning && ranged(conditioning, range) };
+  return checkedKind(whole, `${file}: `, kindKeys).kind;
+}
+
+/**
+ * ERR_CONFIG where a file says in the word of diffusers' other schedulers what the network gives. diffusers' ScoreSdeVeScheduler
+ * takes the network for a score all the same, which it is not. The word is not translated: networks of those schedulers are told
+ * a step and see x scaled, too, which it does not say.
+ */
+async function assertNoPredictionType(file: string, configFile: string): Promise<void> {
+  const { prediction_type: type } = (await readObject<{ prediction_type?: unknown }>(file)) ?? {};
+  if (type === undefined || type === null) return;
+  const meant =
+    typeof type === 'string' && Object.hasOwn(predictionTypes, type) ? ` ${show(predictionTypes[type])}` : '';
+  throw new ScoreSdeError(
+    'ERR_CONFIG',
+    `${file}: prediction_type: expected none, since the network would be taken for a score, got ${show(type)}: ` +
+      `say prediction_kind${meant} in ${configFile}, and its conditioning if it does not take sigma (${exportingPage})`,
+  );
 }
 
 /** A folder's numbers are not to take all memory. */

@@ -1,5 +1,6 @@
 import { Row, RowKind, RowNormals, StepSizeCode } from '../native/abi';
 import type { Parameterization } from '../models/model';
+import { plain } from '../models/network/kind';
 import type { Stage } from '../solvers/solver';
 
 /** How the rows of a stage are updated, as records for the addon. */
@@ -25,7 +26,7 @@ export function writeRow(record: Float32Array, stage: Stage, options: RowOptions
   record[Row.group] = group;
   record[Row.pm] = 1;
   record[Row.a] = 1;
-  const { skip, out } = parameterization?.denoised(sigma) ?? { skip: 1, out: sigma * sigma };
+  const { skip, out } = (parameterization ?? plain).denoised(sigma);
   if (update.kind === 'linear') {
     const { a, b, base = 0, e, of } = update;
     record[Row.kind] = RowKind.linear;

@@ -1,7 +1,7 @@
 import { exportingPage, ScoreSdeError } from '../../errors';
 import { show } from '../../options';
 import { assertInputs, type ModelInput, type ModelInputs, type Parameterization } from '../model';
-import { kindOptions, parameterizationOf, type NetworkKind } from './kind';
+import { checkedKind, kindOptions, type CheckedKind, type NetworkKind } from './kind';
 import {
   assertFits,
   feed,
@@ -30,6 +30,24 @@ export interface NetworkOptions extends NetworkKind {
 }
 
 export const networkOptions = ['sample', 'timestep', 'output', 'defaultInputs', 'classes', ...kindOptions] as const;
+
+/** The options of a network, checked. */
+export interface CheckedNetwork extends Omit<NetworkOptions, keyof NetworkKind>, CheckedKind {}
+
+/**
+ * Checks the options of a network, and copies them: what is changed in them later changes nothing.
+ * @throws ScoreSdeError ERR_CONFIG, ERR_RANGE
+ */
+export function checkedNetwork(options: NetworkOptions): CheckedNetwork {
+  const { sample, timestep, output, defaultInputs, classes } = options;
+  for (const [role, name] of Object.entries({ sample, timestep, output }))
+    if (name !== undefined && typeof name !== 'string')
+      throw new ScoreSdeError('ERR_CONFIG', `${role} must be a name of the network's, got ${show(name)}`);
+  if (defaultInputs !== undefined) assertInputs(defaultInputs, 'defaultInputs');
+  if (classes !== undefined && !(Number.isSafeInteger(classes) && classes > 0))
+    throw new ScoreSdeError('ERR_RANGE', `classes must be an integer from 1 on, got ${show(classes)}`);
+  return { sample, timestep, output, defaultInputs: { ...defaultInputs }, classes, ...checkedKind(options) };
+}
 
 /** The input for classes, by diffusers' name. */
 const classLabels = 'class_labels';
@@ -74,12 +92,8 @@ export class Contract {
   constructor(
     readonly inputs: readonly Port[],
     readonly outputs: readonly Port[],
-    private readonly options: NetworkOptions,
+    private readonly options: CheckedNetwork,
   ) {
-    if (options.defaultInputs !== undefined) assertInputs(options.defaultInputs, 'defaultInputs');
-    const { classes } = options;
-    if (classes !== undefined && !(Number.isSafeInteger(classes) && classes > 0))
-      throw new ScoreSdeError('ERR_RANGE', `classes must be an integer from 1 on, got ${show(classes)}`);
     this.sample = choose(inputs, 'sample', options.sample, 'sample', [
       (p) => isFloat(p) && p.shape.length > 1 && !isPerSample(p),
       (p) => isFloat(p) && p.shape.length > 1,
@@ -182,12 +196,20 @@ export class Contract {
 
   /** What the network is said to be. */
   get kind(): NetworkKind {
-    return this.options;
+    return this.options.kind;
   }
 
-  /** What the network's output stands for and what it is told, where it is no score that takes sigma. ERR_CONFIG, ERR_RANGE. */
+  /** What the network's output stands for and what it is told, where it is no score that takes sigma. */
   get parameterization(): Parameterization | undefined {
-    return parameterizationOf(this.options, isInteger(this.timestep));
+    const { parameterization } = this.options;
+    if (parameterization === undefined || !isInteger(this.timestep) || !this.#isCounted) return parameterization;
+    return { ...parameterization, label: (sigma) => Math.round(parameterization.label(sigma)) };
+  }
+
+  /** Whether the network is told an index or a step. */
+  get #isCounted(): boolean {
+    const { conditioning } = this.kind;
+    return typeof conditioning === 'object' && ('index' in conditioning || 'alphasCumprod' in conditioning);
   }
 
   /** The further inputs that have no default. */
@@ -198,9 +220,7 @@ export class Contract {
 
   /** Whether the network takes whole numbers, to which a noise level is truncated that has none. */
   get truncates(): boolean {
-    const { conditioning } = this.options;
-    const isCounted = typeof conditioning === 'object' && ('index' in conditioning || 'alphasCumprod' in conditioning);
-    return isInteger(this.timestep) && !isCounted;
+    return isInteger(this.timestep) && !this.#isCounted;
   }
 
   /** Warns where sigma is truncated. */

@@ -1,17 +1,33 @@
+import { ScoreSdeError } from '../../errors';
+import { show } from '../../options';
 import { Dtype, NoiseKind, Row, RowKind, type StepArgs } from '../../native/abi';
 import { KernelCall } from '../../native/call';
 import { bufferOf, placeOf } from '../../native/memory';
 import { numbersOf, type PerSample } from '../../tensor/arguments';
-import { batchShape, operand, target, type Operand } from '../../tensor/operand';
+import { assertGoesOn } from '../../signals';
+import { assertApart, assertOnePlace, batchShape, operand, target, type Operand } from '../../tensor/operand';
 import { Tensor, type TensorLike } from '../../tensor/tensor';
-import type { ModelContext, ModelInputs, Parameterization, ScoreModel } from '../model';
+import {
+  assertContext,
+  assertInputs,
+  type ModelContext,
+  type ModelInputs,
+  type Parameterization,
+  type ScoreModel,
+} from '../model';
+import { checkedResult } from '../result';
 
 /** As ModelContext, with memory of any state type for the score. */
 interface ScoreContext extends Omit<ModelContext, 'out'> {
   readonly out?: TensorLike | undefined;
 }
 
-/** The score by a network's output, called outside of a run: two passes beside the network's call. */
+/**
+ * The score by a network's output, called outside of a run: two passes beside the network's call. A signal is heeded before
+ * that call and after it, and by the network.
+ * @throws ScoreSdeError ERR_SHAPE, ERR_DTYPE, ERR_RANGE (sigma must be above 0: the score is divided by it), ERR_CONFIG, ERR_MODEL,
+ *   ERR_ALIAS, ERR_DISPOSED, ERR_ABORTED
+ */
 export function scoreOf(network: ScoreModel, { denoised, scale, label }: Parameterization) {
   return async (
     sample: TensorLike,
@@ -19,33 +35,44 @@ export function scoreOf(network: ScoreModel, { denoised, scale, label }: Paramet
     inputs: ModelInputs = {},
     context: ScoreContext = {},
   ): Promise<Tensor> => {
+    assertInputs(inputs, 'inputs');
+    assertContext(context);
+    const { signal } = context;
     const x = operand(sample, 'sample');
     const { rows } = batchShape(x);
     const levels = numbersOf(sigma, rows, 'sigma');
+    const wrong = levels.find((level) => !(level > 0 && level < Infinity));
+    if (wrong !== undefined)
+      throw new ScoreSdeError('ERR_RANGE', `sigma must be finite and above 0, got ${show(wrong)}`);
     const device = placeOf(x.memory);
     const out = target(context.out, x, 'out', { device });
+    assertOnePlace([x, out.operand]);
+    assertApart(out.operand, x);
     const seen = levels.some((level) => scale(level) !== 1) ? Tensor.empty(x.dims, { device }) : undefined;
-    if (seen !== undefined)
-      await combine(
-        x,
-        undefined,
-        levels.map((level) => [scale(level), 0]),
-        operand(seen, 'sample'),
-      ).runAsync();
-    const told = new Tensor(
-      'float32',
-      Float32Array.from({ length: rows }, (_, i) => label(at(levels, i))),
-      [rows],
-    );
-    const { signal } = context;
-    const output = await network((seen ?? sample) as Tensor<'float32'>, told, inputs, signal ? { signal } : {});
-    const weights = levels.map((level): [number, number] => {
-      const { skip, out } = denoised(level);
-      return [(skip - 1) / level ** 2, out / level ** 2];
-    });
-    await combine(x, operand(output, 'the network'), weights, out.operand).runAsync();
-    seen?.dispose();
-    return out.tensor;
+    try {
+      if (seen !== undefined)
+        await combine(
+          x,
+          undefined,
+          levels.map((level) => [scale(level), 0]),
+          operand(seen, 'sample'),
+        ).runAsync();
+      const told = new Tensor(
+        'float32',
+        Float32Array.from({ length: rows }, (_, i) => label(at(levels, i))),
+        [rows],
+      );
+      const output = await network((seen ?? sample) as Tensor<'float32'>, told, inputs, signal ? { signal } : {});
+      assertGoesOn(signal);
+      const weights = levels.map((level): [number, number] => {
+        const { skip, out } = denoised(level);
+        return [(skip - 1) / level ** 2, out / level ** 2];
+      });
+      await combine(x, checkedResult(output, x.dims, sample), weights, out.operand).runAsync();
+      return out.tensor;
+    } finally {
+      seen?.dispose();
+    }
   };
 }
 

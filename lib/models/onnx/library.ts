@@ -1,8 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { ScoreSdeError } from '../../errors';
 import { unpacked } from '../../files';
-import { show } from '../../options';
 
 /** The place of ONNX Runtime's shared library. */
 export interface LibraryPlace {
@@ -21,11 +19,9 @@ const names: Record<string, RegExp> = {
 
 /**
  * ONNX Runtime's library: `libraryPath`, else SCORE_SDE_ONNXRUNTIME from the environment, else that of the onnxruntime-node
- * that the application would load, else of the one that this package would load. ERR_CONFIG.
+ * that the application would load, else of the one that this package would load.
  */
 export function findLibrary(libraryPath?: string): LibraryPlace {
-  if (libraryPath !== undefined && (typeof libraryPath !== 'string' || libraryPath === ''))
-    throw new ScoreSdeError('ERR_CONFIG', `libraryPath must be the path of a library, got ${show(libraryPath)}`);
   const named = libraryPath === undefined ? process.env.SCORE_SDE_ONNXRUNTIME : libraryPath;
   if (named) return { path: unpacked(resolve(named)), shared: false };
   const application = process.argv[1] === undefined ? process.cwd() : dirname(process.argv[1]);

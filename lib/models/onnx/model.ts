@@ -14,7 +14,8 @@ import { scoreOf } from '../network/score';
 import { assertOptions, extensionOf, show } from '../../options';
 import { assertGoesOn, onAbort, Wait } from '../../signals';
 import { checkKind, kindText, type KindCheck } from '../network/check';
-import { sigmaRangeOf } from '../network/kind';
+import { sigmaRangeOf } from '../network/conditioning';
+import { plain } from '../network/kind';
 import {
   assertContext,
   assertInputs,
@@ -121,20 +122,15 @@ export class OnnxModel extends Callable {
   #runs = 0;
   #disposal: Promise<void> | undefined;
 
-  private constructor(
-    loaded: LoadedNetwork,
-    contract: Contract,
-    device: string,
-    fallback: string | undefined,
-    dataRange: readonly [number, number] | undefined,
-  ) {
+  private constructor(loaded: LoadedNetwork, contract: Contract, device: string, fallback: string | undefined) {
     super((...args: Parameters<OnnxModel['run']>) => self.run(...args));
     // eslint-disable-next-line @typescript-eslint/no-this-alias
     const self = this;
     const { parameterization } = contract;
+    const { dataRange } = contract.kind;
     if (dataRange !== undefined) this.dataRange = dataRange;
     if (parameterization !== undefined) this[behind] = { network: this.#network(), parameterization };
-    this.#label = parameterization?.label ?? ((sigma) => sigma);
+    this.#label = (parameterization ?? plain).label;
     this.#loaded = loaded;
     this.#contract = contract;
     this.inputs = contract.inputs;
@@ -164,7 +160,7 @@ export class OnnxModel extends Callable {
   ): Promise<OnnxModel> {
     const settings = settingsOf(pathOrBytes, options);
     const { signal } = settings;
-    const loading = OnnxModel.#load(extensionOf(this, OnnxModel), settings, options, known);
+    const loading = OnnxModel.#load(extensionOf(this, OnnxModel), settings, known);
     if (signal === undefined) return loading;
     const wait = new Wait(signal);
     try {
@@ -178,12 +174,7 @@ export class OnnxModel extends Callable {
     }
   }
 
-  static async #load(
-    Class: typeof OnnxModel,
-    settings: Settings,
-    options: OnnxModelOptions,
-    known: Known,
-  ): Promise<OnnxModel> {
+  static async #load(Class: typeof OnnxModel, settings: Settings, known: Known): Promise<OnnxModel> {
     const { source, device, signal, onProgress } = settings;
     const name = source.path ?? 'the network';
     assertGoesOn(signal);
@@ -205,8 +196,8 @@ export class OnnxModel extends Callable {
     let model: OnnxModel | undefined;
     try {
       assertGoesOn(signal);
-      const contract = new Contract(loaded.inputs.map(portOf), loaded.outputs.map(portOf), options);
-      model = new Class(loaded, contract, fallback === undefined ? device : 'cpu', fallback, settings.dataRange);
+      const contract = new Contract(loaded.inputs.map(portOf), loaded.outputs.map(portOf), settings.network);
+      model = new Class(loaded, contract, fallback === undefined ? device : 'cpu', fallback);
       model.#exact = await model.#exactness(settings, (probe) =>
         model!.#probe(probe, settings, { sessions, weights, known: known.probed ?? [] }),
       );

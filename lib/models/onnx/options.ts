@@ -4,8 +4,7 @@ import { unpacked } from '../../files';
 import { assertFunction, assertOptions, assertSignal, isPlainObject, show } from '../../options';
 import { deviceIndex } from '../../native/memory';
 import { sizeOfDims, unfixed } from '../../tensor/data';
-import { dataRangeOf } from '../model';
-import { networkOptions, type NetworkOptions } from '../network/contract';
+import { checkedNetwork, networkOptions, type CheckedNetwork, type NetworkOptions } from '../network/contract';
 import type { Signal } from '../../platform';
 import type { LoadProgress, NetworkSource } from './weights';
 
@@ -111,7 +110,7 @@ export const loadOptions = [
 /** The options of a load, checked and with their defaults. */
 export interface Settings {
   readonly source: NetworkSource;
-  readonly dataRange: readonly [low: number, high: number] | undefined;
+  readonly network: CheckedNetwork;
   readonly device: string;
   /** Whether the CPU may take the place of a device. */
   readonly isAuto: boolean;
@@ -151,6 +150,7 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions): Set
       'ERR_CONFIG',
       `the network must be a path, or a Uint8Array or ArrayBuffer of its bytes, got ${show(pathOrBytes)}`,
     );
+  const network = checkedNetwork(options);
   if (!Object.hasOwn(graphOptimizations, graphOptimization))
     throw new ScoreSdeError(
       'ERR_CONFIG',
@@ -197,7 +197,7 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions): Set
       `sessionConfig['${keeping}']: the bytes of a network are not kept once it is loaded`,
     );
   return {
-    dataRange: dataRangeOf(options.dataRange),
+    network,
     source: {
       path: given ? undefined : unpacked(pathOrBytes as string),
       bytes: given && own(given),
@@ -219,7 +219,7 @@ export function settingsOf(pathOrBytes: unknown, options: OnnxModelOptions): Set
       profilePrefix: pathOf(options.profileFilePrefix, 'profileFilePrefix') ?? '',
       config: sessionConfig,
     },
-    libraryPath: options.libraryPath,
+    libraryPath: pathOf(options.libraryPath, 'libraryPath'),
     exact,
     sampleShape,
     probeCache,

@@ -12,7 +12,7 @@ export class Sessions {
 
   /**
    * @param name What the network is called in messages
-   * @param external Weights elsewhere, by their names as the network spells them. ERR_CONFIG (libraryPath)
+   * @param external Weights elsewhere, by their names as the network spells them
    */
   constructor(
     private readonly settings: Settings,

@@ -1,5 +1,6 @@
 import { turn } from '../../clock';
 import type { ModelContext, ModelInputs, ScoreModel } from '../../models/model';
+import { checkedResult } from '../../models/result';
 import type { NonFinite } from '../../native/abi';
 import { native } from '../../native/addon';
 import { KernelCall, type Call } from '../../native/call';
@@ -8,7 +9,6 @@ import { assertGoesOn } from '../../signals';
 import { stateTypeOf } from '../../tensor/operand';
 import { Tensor, type TensorLike } from '../../tensor/tensor';
 import { viewOf } from '../../tensor/views';
-import { checkedResult } from './result';
 import { takesDevice } from './place';
 import type { Executor, Handed } from './executor';
 

@@ -1,9 +1,9 @@
-import { ScoreSdeError } from '../../errors';
-import { assertOnePlace, assertSameDims, operand, type Operand } from '../../tensor/operand';
-import type { Tensor, TensorLike } from '../../tensor/tensor';
+import { ScoreSdeError } from '../errors';
+import { assertOnePlace, assertSameDims, operand, type Operand } from '../tensor/operand';
+import type { TensorLike } from '../tensor/tensor';
 
 /** ERR_MODEL unless the model returned a result for these states, in their place. */
-export function checkedResult(result: TensorLike, dims: readonly number[], beside?: Tensor): Operand {
+export function checkedResult(result: TensorLike, dims: readonly number[], beside?: TensorLike): Operand {
   try {
     const found = operand(result, 'the score');
     assertSameDims(found, { name: 'the sample', dims });
