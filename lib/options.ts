@@ -35,7 +35,7 @@ export function unknownOption(options: object, known: readonly string[]): string
   return undefined;
 }
 
-/** `; did you mean "batchSize"?` of "batch_size": the known name with the same letters and digits. Empty where there is none. */
+/** ` (did you mean "batchSize"?)` of "batch_size": the known name with the same letters and digits. Empty where there is none. */
 export function meant(given: string, known: readonly string[]): string {
   const bare = (name: string) =>
     name
@@ -43,7 +43,7 @@ export function meant(given: string, known: readonly string[]): string {
       .replaceAll('+', 'p')
       .replace(/[^a-z0-9]/g, '');
   const name = known.find((other) => other !== given && bare(other) === bare(given.replace(/^sample_/, '')));
-  return name === undefined ? '' : `; did you mean ${show(name)}?`;
+  return name === undefined ? '' : ` (did you mean ${show(name)}?)`;
 }
 
 /** The known options that are given, as an object's own properties. */
@@ -61,7 +61,7 @@ export function assertOptions(options: unknown, known: readonly string[]): void 
     throw new ScoreSdeError(
       'ERR_CONFIG',
       isPlainObject(options)
-        ? `unknown option ${show(unknown)}${meant(unknown, known) || `; expected ${known.join(', ')}`}`
+        ? `unknown option ${show(unknown)}${meant(unknown, known)}; expected ${known.join(', ')}`
         : `options must hold ${known.join(', ')} and no ${show(unknown)}, got ${show(options)}`,
     );
 }

@@ -47,7 +47,7 @@ function addonServes() {
 
 run('typescript/bin/tsc', ['-p', 'tsconfig.build.json'], 'the TypeScript does not compile, see above');
 if (!addonServes()) {
-  process.stdout.write('score-sde: compiling the addon, which takes a minute or two\n');
+  process.stdout.write('score-sde: compiling the addon, which takes some minutes\n');
   const needs = 'that takes CMake 3.23 or later and a C++20 compiler';
   run('cmake-js/bin/cmake-js', ['compile', '--out', 'build/cmake'], `the addon does not compile, see above: ${needs}`);
 }

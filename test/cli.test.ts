@@ -84,7 +84,7 @@ describe('sample', () => {
     expect(what).toMatch(new RegExp(`^${join(folder, 'x.png')}: ${batchSize} images?$`));
     expect(how).toEqual([
       expect.stringMatching(new RegExp(`^seed (${seed}|${BigInt.asIntN(64, BigInt(seed))}) \\(${engine}\\)$`)),
-      '3 steps',
+      '3 steps of pc',
       '6 network calls',
       expect.stringMatching(/^\d+\.\d\d s on cpu$/),
     ]);
@@ -112,7 +112,8 @@ describe('sample', () => {
     const cwd = await temporaryFolder();
     const words = args.split(' ').filter(Boolean);
     const said = await sample([...words, '--seed', '7', '--batch', '2', '--out', 'x.png'], cwd);
-    expect(said.split(', ').slice(2, 4)).toEqual([`${steps} steps`, `${calls} network calls`]);
+    const name = String(options.solver ?? 'er_sde');
+    expect(said.split(', ').slice(2, 4)).toEqual([`${steps} steps of ${name}`, `${calls} network calls`]);
     expect(await readFile(join(cwd, 'x.png'))).toEqual(await picture({ ...options, seed: 7, batchSize: 2 }));
   });
 

@@ -165,8 +165,16 @@ describe('is refused, and the network not called:', () => {
     [{ solver: 'euler', grid: 'kerras' as never }, 'ERR_CONFIG', /grid must be/],
     [{ calls: 5, eta: -1 }, 'ERR_RANGE', /^eta must be/],
     [{ calls: 5, order: 4 }, 'ERR_RANGE', /^order must be/],
-    [{ solver: 'ersde' }, 'ERR_CONFIG', /there is no solver "ersde"; expected pc, .*er_sde/],
-    [{ calls: 5, stepSize: 'batch' }, 'ERR_CONFIG', /has no corrector, and so no option "stepSize"/],
+    [
+      { solver: 'ersde' },
+      'ERR_CONFIG',
+      /there is no solver "ersde" \(did you mean "er_sde"\?\); expected pc, .*dpm_adaptive$/,
+    ],
+    [
+      { calls: 5, stepSize: 'batch' },
+      'ERR_CONFIG',
+      /^calls takes the solver "er_sde", which has no corrector, and so no option "stepSize"; these .* pc, langevin$/,
+    ],
     [{ solver: 'heun', snr: 0.1 }, 'ERR_CONFIG', /has no corrector, and so no option "snr"/],
     [{ eta: 0.5 }, 'ERR_CONFIG', /without solver or calls the solver is "pc"/],
     [{ solver: 'pc', sigmaMin: 9 }, 'ERR_RANGE', /^sigmaMin must be below sigmaMax, 8, got 9$/],

@@ -52,7 +52,7 @@ export async function build(): Promise<void> {
     for (const name of sources) await cp(join(root, name), join(folder, name), { recursive: true });
     say(`fetching ${tools.join(' and ')}`);
     await fetchTools(folder, signal);
-    say('compiling, which takes a minute or two');
+    say('compiling, which takes some minutes');
     await compile(folder, signal);
     await writeWhole(target, await readFile(join(folder, binary)));
   } finally {

@@ -46,7 +46,11 @@ program
       .choices(['philox', 'torch'])
       .default('philox'),
   )
-  .option(`--label ${label}`, 'the class, one for all images or one for each', integers(0, 2 ** 31 - 1))
+  .option(
+    `--label ${label}`,
+    'the class, one for all images or one for each; of digits 0 to 9, or 10 for any',
+    integers(0, 2 ** 31 - 1),
+  )
   .option('--device <name>', 'where the samples lie: auto, cpu, cuda or cuda:N', 'auto')
   .option('--max-rows <n>', 'images that are in work at once, where memory is short (default: all)', integer(1, 65536))
   .option('--columns <n>', 'images in a row (default: a square)', integer(1, 65535))
@@ -90,7 +94,11 @@ program
   .option('--out <file>', 'the PNG to write; - is standard output', 'compare.png')
   .option('--count <n>', 'images in each cell (default: 8, or as many as there are labels)', integer(1, 256))
   .option('--seed <n>', 'the seed of the first image of each cell (default: random)', seed)
-  .option(`--label ${label}`, 'the class, one for all images or one for each', integers(0, 2 ** 31 - 1))
+  .option(
+    `--label ${label}`,
+    'the class, one for all images or one for each; of digits 0 to 9, or 10 for any',
+    integers(0, 2 ** 31 - 1),
+  )
   .option('--device <name>', 'where the samples lie: auto, cpu, cuda or cuda:N', 'auto')
   .option('--yes', 'on a terminal, begin work of more than ten minutes; elsewhere any begins')
   .addHelpText(

@@ -107,7 +107,7 @@ export async function sample(options: SampleOptions): Promise<void> {
   const seedText = saved === undefined ? `seed ${seed} (${engine})` : seedOf(result, resume!);
   const written = files.length === 1 ? out.name : `${out.name} to ${basename(last.name)}`;
   out.say(
-    `${written}: ${images.dims[0]} ${images.dims[0] === 1 ? 'image' : 'images'}, ${seedText}, ${result.solver}, ${result.steps} steps, ` +
+    `${written}: ${images.dims[0]} ${images.dims[0] === 1 ? 'image' : 'images'}, ${seedText}, ${result.steps} steps of ${result.solver}, ` +
       `${calls} network calls, ${seconds.toFixed(2)} s on ${result.device}`,
   );
 }

@@ -8,6 +8,7 @@ import { assertFunction, assertOptions, assertSignal, show } from '../options';
 import type { SchedulerConfig } from '../scheduler/config';
 import { withSigmas, timestepTable } from '../scheduler/schedule';
 import {
+  correctorOptions,
   levelsFrom,
   levelsOfGrid,
   levelsOfSchedule,
@@ -290,6 +291,9 @@ function chosen(options: StepsOptions, config: SchedulerConfig, stepSize: 'batch
   return solverOf(solver === undefined ? 'pc' : solver, flat, { snr, correctSteps, stepSize });
 }
 
+const noCorrector = (option: string) =>
+  correctorOptions.some((name) => name === option) ? 'corrector, and so no ' : '';
+
 /** ERR_CONFIG for an option of other solvers than the one that was chosen for a reason. */
 function assertOf(solver: SolverName, reason: string, flat: object): void {
   const having = (option: string) => solverList.filter(({ options }) => options.includes(option));
@@ -297,7 +301,7 @@ function assertOf(solver: SolverName, reason: string, flat: object): void {
     if (!having(option).some(({ name }) => name === solver))
       throw new ScoreSdeError(
         'ERR_CONFIG',
-        `${reason}, which has no option ${show(option)}; these solvers have it: ` +
+        `${reason}, which has no ${noCorrector(option)}option ${show(option)}; these solvers have it: ` +
           having(option)
             .map(({ name }) => name)
             .join(', '),

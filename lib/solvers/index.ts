@@ -20,6 +20,7 @@ export { heun, type Churn, type HeunOptions } from './heun';
 export { ipndm, lms, type MultistepOptions } from './multistep';
 export { predictorCorrector, type PredictorCorrectorOptions } from './predictor-corrector';
 export type { CorrectorName } from './correctors';
+export { correctorOptions } from './options';
 export type { PredictorName } from './predictors';
 export { preset, usualCalls, type Preset } from './presets';
 export type { Json, Levels, LinearUpdate, Solver, Stage, Update } from './solver';
@@ -265,7 +266,7 @@ export function solverOf(
   if (maker === undefined)
     throw new ScoreSdeError(
       'ERR_CONFIG',
-      `there is no solver ${show(solver)}${meant(solver, solverNames) || `; expected ${solverNames.join(', ')}`}`,
+      `there is no solver ${show(solver)}${meant(solver, solverNames)}; expected ${solverNames.join(', ')}`,
     );
   assertKnown(solver, options, maker.options);
   const given = givenOptions(options, maker.options) as { [key: string]: Json | undefined };

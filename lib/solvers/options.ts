@@ -20,7 +20,7 @@ export function assertKnown(solver: string, options: unknown, known: readonly st
   const name = of === undefined ? unknown : `${of}.${unknown}`;
   throw new ScoreSdeError(
     'ERR_CONFIG',
-    `solver ${show(solver)} has no option ${show(name)}${meant(unknown, known) || expected}`,
+    `solver ${show(solver)} has no option ${show(name)}${meant(unknown, known)}${expected}`,
   );
 }
 
