@@ -42,7 +42,7 @@ export function meant(given: string, known: readonly string[]): string {
       .toLowerCase()
       .replaceAll('+', 'p')
       .replace(/[^a-z0-9]/g, '');
-  const name = known.find((other) => other !== given && bare(other) === bare(given.replace(/^sample_/, '')));
+  const name = known.find((other) => other !== given && bare(other) === bare(given));
   return name === undefined ? '' : ` (did you mean ${show(name)}?)`;
 }
 

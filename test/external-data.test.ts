@@ -59,7 +59,7 @@ test('files are read ahead, and how far that is is told', async () => {
   const told: LoadProgress[] = [];
   await load(join(folder, 'model.onnx'), { onProgress: (progress) => told.push(progress) });
   const total = graph.length + 4;
-  expect(told).toEqual([graph.length, total].map((loaded) => ({ loaded, total })));
+  expect(told).toEqual([0, graph.length, total].map((loaded) => ({ loaded, total })));
 });
 
 /** A folder with a network and files of one weight each. */

@@ -177,8 +177,8 @@ describe('is refused, and the network not called:', () => {
     ],
     [{ solver: 'heun', snr: 0.1 }, 'ERR_CONFIG', /has no corrector, and so no option "snr"/],
     [{ eta: 0.5 }, 'ERR_CONFIG', /without solver or calls the solver is "pc"/],
-    [{ solver: 'pc', sigmaMin: 9 }, 'ERR_RANGE', /^sigmaMin must be below sigmaMax, 8, got 9$/],
-    [{ solver: 'ald', sigmaMin: 9 }, 'ERR_RANGE', /^sigmaMin must be below sigmaMax, 8, got 9$/],
+    [{ solver: 'pc', sigmaMin: 9 }, 'ERR_RANGE', /^sigmaMin must be at most sigmaMax, 8, got 9$/],
+    [{ solver: 'ald', sigmaMin: 9 }, 'ERR_RANGE', /^sigmaMin must be at most sigmaMax, 8, got 9$/],
     [{ solver: 'er_sde', samplingEps: 1e-3 }, 'ERR_CONFIG', /^samplingEps is of the scheduler's tables/],
     [{ solver: 'pc', start: 'centered' }, 'ERR_CONFIG', /^start: 'centered' needs a solver whose first update is/],
     [{ start: 'middle' as never }, 'ERR_CONFIG', /^start must be/],
@@ -199,7 +199,7 @@ describe('is refused, and the network not called:', () => {
       /^startStep must be an integer from 0 to 3, got 4$/,
     ],
     [{ solver: { ...solvers.euler(), options: undefined } as never }, 'ERR_CONFIG', /or a Solver/],
-  ])('%j', (options, code, says) => {
+  ])('%#', (options, code, says) => {
     sentence(
       failure(() => pipeline.start(options)),
       code as never,

@@ -796,6 +796,28 @@ describe('fromPretrained', () => {
     await pipeline.dispose();
   });
 
+  test('classes are rows of zeros with a one, where the network takes such rows', async () => {
+    const oneHot = scoreGraph({ inputs: [states, port('timestep'), port('class_labels', 'float32', ['batch', 4])] });
+    const pipeline = await ScoreSdeVePipeline.fromPretrained(await pipelineFolder({ 'unet/model.onnx': oneHot }));
+    const fed = (label: ModelInput) =>
+      pipeline.model.prepare!([3, 1, 2, 2], { class_labels: label }).class_labels as { data: Float32Array };
+    expect(Array.from(fed([0, 3, 1]).data)).toEqual([1, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0]);
+    expect(Array.from(fed(2n).data)).toEqual([0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0]);
+    const rows = Float32Array.from({ length: 12 }, (_, i) => i / 12);
+    expect(fed({ data: rows, dims: [3, 4] }).data).toEqual(rows);
+    for (const label of [4, -1, 0.5])
+      sentence(
+        failure(() => fed(label)),
+        'ERR_RANGE',
+        /^modelInputs.class_labels must hold classes from 0 to 3, got/,
+      );
+    sentence(
+      failure(() => fed([0, 1])),
+      'ERR_SHAPE',
+    );
+    await pipeline.dispose();
+  });
+
   test('the option classes comes before the config, and is checked', async () => {
     const folder = await pipelineFolder({ 'unet/model.onnx': labelled, 'unet/config.json': { num_class_embeds: 2 } });
     const pipeline = await ScoreSdeVePipeline.fromPretrained(folder, { classes: 5 });
@@ -894,7 +916,7 @@ describe('fromPretrained', () => {
       sentence(
         error,
         'ERR_CONFIG',
-        new RegExp(`^${file}: .*"v_prediction": say prediction_kind "v_prediction" in .*config`),
+        new RegExp(`^${file}: .*"v_prediction": say prediction_kind "v_prediction", or "score" .* in .*config`),
       );
       const noise = await scoreOf({ prediction_kind: 'noise' });
       const schedule = { prediction_type: 'epsilon' };

@@ -128,7 +128,7 @@ describe.each(mixtures.map((mixture) => [mixture.dims, mixture] as const))(
         dims,
       );
       expect(far).toBeGreaterThan(dims === 2 ? 0.8 : 0.6);
-      expect(far).toBeLessThan(dims === 2 ? 1 : 1);
+      expect(far).toBeLessThan(1);
     });
 
     // Half as much again as docs/quality.md has; pc is there with 100 calls.

@@ -137,10 +137,11 @@ function samplerOf(options: SampleOptions): StepsOptions & { isAdaptive: boolean
   // Without a name, a number of calls is for the preset, and one of steps for the reference.
   const solver = solverOf(name ?? (steps === undefined ? 'er_sde' : 'pc'), flat);
   const isAdaptive = solver.steps === undefined;
-  if (isAdaptive && (options.calls ?? steps) !== undefined)
+  const told = options.calls ?? steps ?? rho;
+  if (isAdaptive && told !== undefined)
     throw new ScoreSdeError(
       'ERR_CONFIG',
-      `the solver ${name} decides on its steps itself and takes no --calls or --steps, got ${options.calls ?? steps}`,
+      `the solver ${name} decides on its steps itself and takes no --calls, --steps or --rho, got ${told}`,
     );
   const calls = isAdaptive || steps !== undefined ? undefined : (options.calls ?? usualCalls);
   return {

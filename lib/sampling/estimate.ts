@@ -38,13 +38,13 @@ async function secondsOf(plan: RunPlan, rows: number): Promise<number> {
   const one = await secondsPerStage(plan, 1);
   if (rows === 1) return one;
   if (one * rows <= bearable) return secondsPerStage(plan, rows);
-  const { width } = plan.model instanceof OnnxModel ? plan.model.exact : { width: 'any' as const };
-  const perCall = width === 'any' ? rows : Math.min(width, rows);
-  return Math.ceil(rows / perCall) * (await secondsOfCall(plan, one, perCall, width !== 'any'));
+  const { width, atOnce } = plan.model instanceof OnnxModel ? plan.model.exact : { width: 'any' as const, atOnce: 1 };
+  const together = width === 'any' ? rows : Math.min(width * atOnce, rows);
+  return Math.ceil(rows / together) * (await secondsOfCall(plan, one, together, width !== 'any'));
 }
 
 /**
- * Seconds of one network call with so many samples, of which one takes `one`.
+ * Seconds of the network calls that go at once, with so many samples, of which one takes `one`.
  * @param isDivided Whether the model divides batches into such calls. A network so slow that it is not probed does where it
  *   takes batches of that size alone, whose calls all take as long
  */

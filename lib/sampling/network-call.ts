@@ -48,9 +48,9 @@ export class NetworkCall {
     this.#inputs = this.#prepared(rows, inputs);
   }
 
-  /** By what the network wants x multiplied. */
+  /** By what the network wants x multiplied, at a level that it is told as a float32. */
   scale(sigma: number): number {
-    return (this.parameterization ?? plain).scale(sigma);
+    return (this.parameterization ?? plain).scale(Math.fround(sigma));
   }
 
   /**
@@ -61,7 +61,8 @@ export class NetworkCall {
     assertGoesOn(this.#signal);
     const network = this.parameterization ?? plain;
     const told = new Float32Array(rows);
-    for (const [lane, stage] of stages) told.fill(network.label(stage.sigma), lane.first, lane.first + lane.rows);
+    for (const [lane, stage] of stages)
+      told.fill(network.label(Math.fround(stage.sigma)), lane.first, lane.first + lane.rows);
     const sample = rowsOf(states, 0, rows);
     const offer = (): Tensor<'float32'> => this.#offer(rows);
     const context: ModelContext = {

@@ -49,6 +49,8 @@ export interface RunPlan {
   /** How many samples are in work at once; all of them where it is undefined. */
   readonly maxRows: number | undefined;
   readonly solver: Solver;
+  /** The name by which the solver was asked for: one of the paper's is a `pc` of a certain kind. */
+  readonly solverName: string;
   readonly levels: Levels;
   readonly noise: NoiseSource;
   readonly seed: bigint | undefined;
@@ -205,6 +207,7 @@ export function planOf(source: Source, options: StepsOptions): RunPlan {
     dims,
     maxRows: maxRowsOf(options.maxRows, batchSize, solver, noise),
     solver,
+    solverName: typeof options.solver === 'string' ? options.solver : solver.name,
     levels,
     noise,
     seed,
@@ -328,13 +331,13 @@ function levelsOf(solver: Solver, options: StepsOptions, config: SchedulerConfig
     assertNoiseLevel(level, name);
   if (solver.steps === undefined) assertLeftOut(solver, options);
   const preset = presetOf(options);
-  const isArray = typeof grid === 'object';
+  const isArray = typeof grid === 'object' && grid !== null;
   const isReference = solver.grid === 'reference' && grid === undefined;
   const { calls, steps } = lengthOf(solver, options, config);
   if (!isArray && (isReference ? sigmaMin > highest : sigmaMin >= highest && steps > 1))
     throw new ScoreSdeError(
       'ERR_RANGE',
-      `sigmaMin must be below ${sigmaStart === undefined ? 'sigmaMax' : 'sigmaStart'}, ${highest}, got ${sigmaMin}`,
+      `sigmaMin must be ${isReference ? 'at most' : 'below'} ${sigmaStart === undefined ? 'sigmaMax' : 'sigmaStart'}, ${highest}, got ${sigmaMin}`,
     );
   const isCentred = start === undefined ? (preset ?? solver).centred : start === 'centered';
   const given = { sigmaMax: highest, centred: sample === undefined && isCentred, calls };
@@ -350,14 +353,11 @@ function levelsOf(solver: Solver, options: StepsOptions, config: SchedulerConfig
     levels = levelsOfSchedule(schedule, { ...given, sigmaMin });
   } else {
     if (samplingEps !== undefined)
-      throw new ScoreSdeError(
-        'ERR_CONFIG',
-        `samplingEps is of the scheduler's tables, which solver ${show(solver.name)} does not take here`,
-      );
+      throw new ScoreSdeError('ERR_CONFIG', "samplingEps is of the scheduler's tables, which this run does not take");
     const { rho = grid === undefined || grid === preset?.grid ? preset?.rho : undefined } = options;
-    levels = levelsOfGrid(grid ?? 'karras', {
+    levels = levelsOfGrid(grid === undefined ? 'karras' : grid, {
       ...given,
-      count: isArray ? options.numInferenceSteps : steps,
+      count: isArray ? undefined : steps,
       sigmaMin: sigmaMin < highest ? sigmaMin : undefined,
       rho,
     });
@@ -371,7 +371,7 @@ function lengthOf(solver: Solver, options: StepsOptions, config: SchedulerConfig
   const { numInferenceSteps, grid } = options;
   if (numInferenceSteps !== undefined) return { calls: undefined, steps: numInferenceSteps };
   if (solver.steps === undefined) return { calls: undefined, steps: 2 }; // it takes the first and the last level
-  const isWhole = solver.grid === 'reference' || typeof grid === 'object';
+  const isWhole = solver.grid === 'reference' || (typeof grid === 'object' && grid !== null);
   const { calls = isWhole ? undefined : usualCalls } = options;
   return { calls, steps: calls === undefined ? config.numTrainTimesteps : solver.steps(calls) };
 }
@@ -379,13 +379,18 @@ function lengthOf(solver: Solver, options: StepsOptions, config: SchedulerConfig
 /** ERR_CONFIG for what an adaptive solver decides on itself. */
 function assertLeftOut({ name }: Solver, options: StepsOptions): void {
   for (const key of ['calls', 'numInferenceSteps', 'startStep', 'rho'] as const)
-    if (options[key] !== undefined)
+    if (options[key] !== undefined && !(key === 'startStep' && options[key] === 0))
       throw new ScoreSdeError('ERR_CONFIG', `solver ${name} decides on its calls by itself: leave out ${key}`);
 }
 
 /** ERR_RANGE unless levels that were given are those of the options beside them. */
-function assertArray(solver: Solver, levels: Levels, { calls, sigmaStart }: StepsOptions): void {
-  if (sigmaStart !== undefined && sigmaStart !== levels.start)
+function assertArray(solver: Solver, levels: Levels, { calls, numInferenceSteps, sigmaStart }: StepsOptions): void {
+  if (numInferenceSteps !== undefined && numInferenceSteps !== levels.total)
+    throw new ScoreSdeError(
+      'ERR_RANGE',
+      `numInferenceSteps must be the number of the grid's levels, ${levels.total}, got ${numInferenceSteps}`,
+    );
+  if (sigmaStart !== undefined && Math.fround(sigmaStart) !== Math.fround(levels.start))
     throw new ScoreSdeError(
       'ERR_RANGE',
       `sigmaStart must be the first level of the grid, ${levels.start}, got ${sigmaStart}`,
@@ -400,8 +405,11 @@ function assertArray(solver: Solver, levels: Levels, { calls, sigmaStart }: Step
 
 /** The levels of a run from a step on, with the calls that are left of those that were wanted. */
 function tailOf(solver: Solver, levels: Levels, startStep: number): Levels {
+  const { total } = levels;
+  if (!Number.isInteger(startStep) || startStep < 0 || startStep >= total)
+    throw new ScoreSdeError('ERR_RANGE', `startStep must be an integer from 0 to ${total - 1}, got ${show(startStep)}`);
   const rest = levelsFrom(levels, startStep);
-  if (levels.calls === undefined) return rest;
+  if (levels.calls === undefined || levels.calls === total) return rest;
   let calls = levels.calls;
   for (let at: Json | undefined = solver.start(levels); at !== undefined; at = solver.next(levels, at)) {
     if (solver.stage(levels, at).step >= startStep) break;

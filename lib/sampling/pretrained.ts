@@ -198,7 +198,7 @@ async function assertNoPredictionType(file: string, configFile: string): Promise
   throw new ScoreSdeError(
     'ERR_CONFIG',
     `${file}: prediction_type: expected none, since the network would be taken for a score, got ${show(type)}: ` +
-      `say prediction_kind${meant} in ${configFile}, and its conditioning if it does not take sigma (${exportingPage})`,
+      `say prediction_kind${meant}, or "score" if it gives that, in ${configFile}, and its conditioning if it does not take sigma (${exportingPage})`,
   );
 }
 

@@ -15,7 +15,7 @@ export class SamplingResult {
   readonly samples: Tensor<'float32'>;
   /** [B, ...] float32: the samples mapped from the run's dataRange to [0, 1] and clamped to it; where the samples lay. */
   readonly images: Tensor<'float32'>;
-  /** The solver's name. */
+  /** The name by which the solver was asked for; of a run that went on, its own. */
   readonly solver: string;
   /** Network calls a sample. */
   readonly calls: number;

@@ -37,6 +37,7 @@ export function resumed(source: Source, bytes: unknown, options: ResumeOptions):
     dims,
     maxRows,
     solver,
+    solverName: solver.name,
     levels,
     noise: saved.noise === 'sampler' ? { sampler: noiseSampler! } : saved.noise,
     seed,

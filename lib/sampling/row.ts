@@ -14,7 +14,7 @@ export interface RowOptions {
 
 /**
  * Writes the record of a row. P, what a row combines, is the score for the paper's updates, and D or eps = (x - D) / sigma
- * for linear ones: each is px x + pm m of the state and the network's output m, at the sigma that the network was told: a
+ * for linear ones: each is px x + pm m of the state and the network's output m, at the network's sigma, which is a
  * float32.
  */
 export function writeRow(record: Float32Array, stage: Stage, options: RowOptions): void {

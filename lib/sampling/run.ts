@@ -233,14 +233,14 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
   }
 
   async #finish(lanes: RunLanes): Promise<void> {
-    const { solver, seed, device, dataRange } = this.#plan;
+    const { solverName, seed, device, dataRange } = this.#plan;
     const { calls, steps } = lanes;
     const samples = await lanes.take();
     // The images take the memory of what is no longer needed.
     await this.#batch!.dispose();
     const images = await imagesOf(samples, dataRange);
     const seconds = (now() - this.#since) / 1000;
-    const made = { samples, images, solver: solver.name, calls, steps, seed, device, seconds };
+    const made = { samples, images, solver: solverName, calls, steps, seed, device, seconds };
     this.#end({ result: new SamplingResult(made) });
   }
 

@@ -13,9 +13,11 @@ export interface DpmAdaptiveOptions {
   atol?: number | undefined;
   /** The first step in -ln sigma, at least 1e-9. Default 0.05. ERR_RANGE. */
   hInit?: number | undefined;
-  /** Coefficients of the PID controller of the step, >= 0. Defaults 0, 1, 0. ERR_RANGE. */
+  /** The proportional coefficient of the PID controller of the step, >= 0. Default 0. ERR_RANGE. */
   pcoeff?: number | undefined;
+  /** Its integral coefficient, >= 0. Default 1. ERR_RANGE. */
   icoeff?: number | undefined;
+  /** Its derivative coefficient, >= 0. Default 0. ERR_RANGE. */
   dcoeff?: number | undefined;
   /** A step is accepted where the controller's factor is at least this, > 0 and at most 1. Default 0.81. ERR_RANGE. */
   acceptSafety?: number | undefined;

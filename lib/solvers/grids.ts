@@ -67,7 +67,7 @@ export function levelsOfGrid(grid: Grid, options: GridOptions): Levels {
 /** The levels from a step on, for a run that starts there; the same memory. `calls`, which is of all steps, is left out unless they are all. ERR_RANGE. */
 export function levelsFrom(levels: Levels, step: number): Levels {
   const { sigma, next, label, time } = levels;
-  integer(step, 'startStep', 0, Math.max(0, sigma.length - 1), 0);
+  integer(step, 'step', 0, Math.max(0, sigma.length - 1), 0);
   if (step === 0) return levels;
   const rest = (values: ArrayLike<number>) =>
     ArrayBuffer.isView(values) ? (values as Float64Array).subarray(step) : Array.prototype.slice.call(values, step);
@@ -127,10 +127,7 @@ function given(grid: ArrayLike<number>, count: number | undefined): Float64Array
       `a grid of one level has no step: say [${show(grid[0])}, 0] for one from it to 0, got [${show(grid[0])}]`,
     );
   if (count !== undefined && count !== n)
-    throw new ScoreSdeError(
-      'ERR_RANGE',
-      `numInferenceSteps must be the number of the grid's levels, ${n}, got ${show(count)}`,
-    );
+    throw new ScoreSdeError('ERR_RANGE', `count must be the number of the grid's levels, ${n}, got ${show(count)}`);
   const sigma = new Float64Array(n + 1);
   for (let i = 0; i < n; i++) {
     // A Float64Array would turn "3" into 3 and a hole into NaN.

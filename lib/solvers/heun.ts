@@ -10,6 +10,7 @@ export interface Churn {
   amount: number;
   /** S_min and S_max, >= 0: only steps from a sigma between them churn. Default 0 and no bound. ERR_RANGE. */
   min?: number | undefined;
+  /** S_max, at least `min`. ERR_RANGE. */
   max?: number | undefined;
   /** S_noise, the factor of the noise, >= 0. Default 1. ERR_RANGE. */
   noise?: number | undefined;

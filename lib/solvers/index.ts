@@ -62,7 +62,6 @@ interface Maker extends SolverEntry {
   make(options: never): Solver;
 }
 
-const correction: readonly string[] = correctorOptions;
 const pair = (fixed: PredictorCorrectorOptions) => (options: PredictorCorrectorOptions) =>
   predictorCorrector({ ...options, ...fixed });
 const song = 'Song et al. 2021';
@@ -72,7 +71,7 @@ const makers = [
     name: 'pc',
     callsPerStep: '1 + correctSteps',
     stochastic: true,
-    options: ['predictor', 'corrector', ...correction, 'compat'],
+    options: ['predictor', 'corrector', ...correctorOptions, 'compat'],
     source: `${song}, Algorithm 1; diffusers, ScoreSdeVePipeline`,
     make: predictorCorrector,
   },
@@ -112,7 +111,7 @@ const makers = [
     name: 'langevin',
     callsPerStep: 'correctSteps, 1 more at the end',
     stochastic: true,
-    options: [...correction, 'compat'],
+    options: [...correctorOptions, 'compat'],
     source: `${song}, Algorithm 4`,
     make: pair({ predictor: 'none', corrector: 'langevin' }),
   },
@@ -266,13 +265,14 @@ export function solverOf(
   if (maker === undefined)
     throw new ScoreSdeError(
       'ERR_CONFIG',
-      `there is no solver ${show(solver)}${meant(solver, solverNames)}; expected ${solverNames.join(', ')}`,
+      `there is no solver ${show(solver)}${meant(solver.replace(/^sample_/, ''), solverNames)}; expected ${solverNames.join(', ')}`,
     );
   assertKnown(solver, options, maker.options);
   const given = givenOptions(options, maker.options) as { [key: string]: Json | undefined };
   const { corrector } = given;
   const has = (key: string) =>
-    !(corrector === 'none' && correction.includes(key)) && !(corrector === 'ald' && key === 'stepSize');
+    !(corrector === 'none' && correctorOptions.some((option) => option === key)) &&
+    !(corrector === 'ald' && key === 'stepSize');
   for (const key of maker.options.filter(has)) if (given[key] === undefined) given[key] = defaults[key];
   return maker.make(given as never);
 }

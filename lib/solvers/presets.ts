@@ -5,10 +5,15 @@ export const usualCalls = 20;
 
 /** The solver and the grid that `calls: n` stands for. */
 export interface Preset {
+  /** The solver's name. */
   readonly solver: 'er_sde';
+  /** Its options. */
   readonly options: { readonly order: 3; readonly eta: number };
+  /** How the noise levels lie. */
   readonly grid: 'karras';
+  /** The exponent of the grid. */
   readonly rho: number;
+  /** Whether the start is centred. */
   readonly centred: true;
 }
 

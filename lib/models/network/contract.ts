@@ -9,6 +9,7 @@ import {
   isFloat,
   isInteger,
   isPerSample,
+  oneHot,
   portsText,
   type BatchRules,
   type Feed,
@@ -175,6 +176,7 @@ export class Contract {
           'ERR_MODEL',
           `the model needs ${portsText([port])}: give it as modelInputs.${port.name}`,
         );
+      if (port.name === classLabels) value = oneHot(port, value, dims[0]!);
       const { axis } = this;
       const fed = feed(port, value, { ...rules, axis, size: dims[0]! });
       if (port.name === classLabels && isInteger(port)) this.#assertClasses(fed);

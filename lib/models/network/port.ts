@@ -138,6 +138,30 @@ function isBatchAxis(axis: number | string | undefined, batch: BatchRules): bool
   return axis !== undefined && (batch.axis === undefined || axis === '?' || axis === batch.axis);
 }
 
+/** Whether a port takes a row of numbers for each sample. */
+export const isOfRows = ({ shape }: Port): boolean =>
+  shape.length === 2 && typeof shape[1] === 'number' && shape[1] > 1;
+
+/**
+ * Classes as rows of zeros with a one, for a port of floats of such rows; any other value as it is. ERR_SHAPE, ERR_RANGE.
+ */
+export function oneHot(port: Port, value: ModelInput, size: number): ModelInput {
+  const name = `modelInputs.${port.name}`;
+  const isTensor = typeof value === 'object' && value !== null && 'dims' in value;
+  const list = isTensor ? undefined : listOf(value, name);
+  if (list === undefined || !isFloat(port) || !isOfRows(port)) return value;
+  assertPerRow(list, size, name);
+  const classes = port.shape[1] as number;
+  const data = new Float32Array(size * classes);
+  for (let row = 0; row < size; row++) {
+    const label = Number(list[list.length === 1 ? 0 : row]);
+    if (!Number.isInteger(label) || label < 0 || label >= classes)
+      throw new ScoreSdeError('ERR_RANGE', `${name} must hold classes from 0 to ${classes - 1}, got ${label}`);
+    data[row * classes + label] = 1;
+  }
+  return { data, dims: [size, classes] };
+}
+
 /** The feed of a further input from the user's value. ERR_SHAPE, ERR_RANGE, ERR_DTYPE, ERR_DISPOSED, ERR_MODEL. */
 export function feed(port: Port, value: ModelInput, batch: BatchRules): Feed {
   const name = `modelInputs.${port.name}`;

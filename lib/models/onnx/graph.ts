@@ -71,7 +71,8 @@ export async function readGraph(size: number, pieceAt: (at: number) => Promise<B
     if (message !== 'tensor' || !tensor.isExternal || location === undefined) return;
     // A tensor without a length has at least one byte.
     const { offset = '0', length = '1' } = Object.fromEntries(tensor.entries);
-    external.set(location, Math.max(external.get(location) ?? 0, Number(offset) + Number(length)));
+    const least = Number(offset) + Number(length);
+    external.set(location, Math.max(external.get(location) ?? 0, Number.isSafeInteger(least) ? least : 1));
   };
 
   const open: { message: Message; end: number }[] = [{ message: 'model', end: size }];
@@ -105,10 +106,10 @@ export async function readGraph(size: number, pieceAt: (at: number) => Promise<B
       at += length;
     } else if (wire === 0) {
       const value = varint();
+      if (Number.isNaN(value)) return graph(false);
       if (found === 'place') tensor.isExternal = value === 1;
     } else if (wire === 1 || wire === 5) at += wire === 1 ? 8 : 4;
     else return graph(false);
-    if (Number.isNaN(at)) return graph(false);
   }
   return graph(hasGraph);
 }

@@ -2,7 +2,8 @@ import { Buffer } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
-import { dirname, isAbsolute, join, normalize } from 'node:path';
+import { dirname, isAbsolute, join, posix } from 'node:path';
+
 import { turn } from '../../clock';
 import { AbortError, exportingPage, reasonOf, ScoreSdeError } from '../../errors';
 import { isInside, readHead, standIn } from '../../files';
@@ -84,7 +85,7 @@ export class Weights {
     const parts = await this.#all();
     const total = parts.reduce((sum, { size }) => sum + size, 0);
     let loaded = parts.reduce((sum, { size, bytes }) => sum + (bytes ? size : 0), 0);
-    if (loaded > 0) tell({ loaded, total });
+    tell({ loaded, total });
     for (const part of parts) {
       if (part.bytes !== undefined) continue;
       for await (const { length } of this.#pieces(part, signal)) tell({ loaded: (loaded += length), total });
@@ -105,12 +106,12 @@ export class Weights {
           'ERR_CONFIG',
           `freeDimensionOverrides[${show(name)}]: the network leaves no size of that name free, but ${listed([...free])}`,
         );
-    const named = new Set([...external.keys()].map(normalize));
+    const named = new Set([...external.keys()].map((name) => posix.normalize(name)));
     const given = [...this.source.external.keys()];
-    if (new Set(given.map(normalize)).size < given.length)
+    if (new Set(given.map((name) => posix.normalize(name))).size < given.length)
       throw new ScoreSdeError('ERR_CONFIG', `externalData must name each file once, got ${listed(given)}`);
     for (const name of given)
-      if (!named.has(normalize(name)))
+      if (!named.has(posix.normalize(name)))
         throw new ScoreSdeError(
           'ERR_CONFIG',
           `externalData[${show(name)}]: the network has no weights in a file of that name, but in ${listed([...named])}`,
@@ -140,7 +141,7 @@ export class Weights {
     for (const part of (await this.#all()).slice(1))
       bytes.set(part.name, part.bytes ?? (await this.#readWhole(part, signal)));
     const spelled = [...(await this.#read()).external.keys()];
-    return new Map(spelled.map((name) => [name, bytes.get(normalize(name))!]));
+    return new Map(spelled.map((name) => [name, bytes.get(posix.normalize(name))!]));
   }
 
   #read(): Promise<Graph> {
@@ -212,10 +213,10 @@ async function partsOf(source: NetworkSource, external: Graph['external']): Prom
   const { path, bytes } = source;
   const size = source.size ?? (await sizeOf(path!));
   const parts: Part[] = [{ file: path, name: '', bytes, size, least: 0 }];
-  const given = new Map([...source.external].map(([name, data]) => [normalize(name), data]));
+  const given = new Map([...source.external].map(([name, data]) => [posix.normalize(name), data]));
   const needed = new Map<string, number>();
   for (const [spelled, least] of external) {
-    const name = normalize(spelled);
+    const name = posix.normalize(spelled);
     needed.set(name, Math.max(needed.get(name) ?? 0, least));
   }
   for (const [name, least] of needed) {
