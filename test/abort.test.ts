@@ -180,7 +180,9 @@ describe.each(devices)('on %s', (device) => {
       const own = new AbortController();
       const signal = i % 3 === 0 ? AbortSignal.any([own.signal, shared.signal]) : own.signal;
       const place = [sync, async, stuck][i % 3 === 2 ? random(3) : i % 2]!;
-      const given = { ...options, seed: i, signal, solver: ['pc', 'er_sde', 'heun', 'dpm_adaptive'][random(4)]! };
+      const solver = ['pc', 'er_sde', 'heun', 'dpm_adaptive'][random(4)]!;
+      const steps = solver === 'dpm_adaptive' ? { numInferenceSteps: undefined } : {};
+      const given = { ...options, ...steps, seed: i, signal, solver };
       const reads = random(3) === 0 && given.solver !== 'dpm_adaptive';
       const run = place.run(reads ? { ...given, onStep: () => turns(1) } : given);
       const outcome = run.then(

@@ -543,7 +543,7 @@ describe('an option that is none: ERR_CONFIG', () => {
     sentence(
       failure(() => calls[name]!({ returndict: false } as never)),
       'ERR_CONFIG',
-      /unknown option "returndict"; expected \w+/,
+      /unknown option "returndict"( \(did you mean "returnDict"\?\))?; expected \w+/,
     );
   });
 

@@ -618,7 +618,7 @@ describe.each(devices)('on %s', (device) => {
     test('tells what it made', async () => {
       const result = await pipelineOf().run({ batchSize: 2, seed: 3 });
       const { images, samples: _, seconds, ...rest } = result;
-      expect(rest).toEqual({ calls: 12, steps: 6, seed: 3n, device });
+      expect(rest).toEqual({ solver: 'pc', calls: 12, steps: 6, seed: 3n, device });
       expect({ type: images.type, dims: images.dims }).toEqual({ type: 'float32', dims: [2, ...shape] });
       expect((await elementsOf(images)).every((v) => v >= 0 && v <= 1)).toBe(true);
       expect(seconds).toBeGreaterThan(0);

@@ -355,7 +355,7 @@ export class Batch {
     const fail = (bad: ArrayLike<number>): void => {
       for (const row of Array.from(bad)) {
         const { lane, stage, first } = places.find((place) => row < place.first + place.lane.rows)!;
-        lane.fail(row - first, stage);
+        lane.fail(row - first, stage, index);
       }
     };
     const update = await this.#executor.update(call, rows * pool.cols, { index, fail });

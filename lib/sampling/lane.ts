@@ -76,6 +76,8 @@ export class Lane {
   #last: Stage | undefined;
   #began = NaN;
   #failure: Error | undefined;
+  /** The number of the update whose rows were first not finite. */
+  #failedAt = Infinity;
   /** The first of its rows in the batch's pool; -1 where the lane is in none. */
   first = -1;
 
@@ -159,11 +161,13 @@ export class Lane {
     }
   }
 
-  /** Takes note that a row is not finite after a stage. The first report counts: later ones follow from it. */
-  fail(row: number, { step, sigma, update }: Stage): void {
+  /** Takes note that a row is not finite after a stage. The first of the updates counts: the others follow from it. */
+  fail(row: number, { step, sigma, update }: Stage, index: number): void {
+    if (index >= this.#failedAt) return;
+    this.#failedAt = index;
     const total = this.solver.tolerance === undefined ? ` of ${this.levels.sigma.length}` : '';
     const phase = update.kind === 'langevin' ? 'corrector' : 'predictor';
-    this.#failure ??= new ScoreSdeError(
+    this.#failure = new ScoreSdeError(
       'ERR_NON_FINITE',
       `step ${step}${total} (sigma ${Math.fround(sigma)}): the ${phase} gave values that are not finite in sample ` +
         `${this.#firstSample + row}; the model returned NaN, infinity, or a score of zero`,

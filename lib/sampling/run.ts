@@ -213,6 +213,8 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
       this.#assertReadable();
       batch.keeps = this.#reader !== undefined;
       const { done } = await batch.advance();
+      // The report of an update may come before that of one before it.
+      if (lanes.failure !== undefined) await batch.settle().catch(() => {});
       this.#assertSound(lanes);
       const progress = lanes.progress();
       if (progress !== undefined && onProgress !== undefined)
