@@ -42,6 +42,8 @@ interface Profile {
   readonly change: number;
   /** The root mean square of the network's output below the data's size. */
   readonly output: number;
+  /** The part of x that the kind itself puts in D there, whatever the network gives. */
+  readonly skip: number;
 }
 
 /**
@@ -58,12 +60,14 @@ function isRight({ left: { far, above, below }, away, change }: Profile): boolea
 
 /**
  * Whether a kind that was not said is clearly right: D holds some of little noise and less of more, and the output has the size
- * that the network is trained to give. An output of about nothing, as scores of wide data are, is not enough.
+ * that the network is trained to give. An output of about nothing, as scores of wide data are, is not enough, nor is the noise
+ * that a kind leaves in D by itself, which any network of bounded output does not change.
  */
 function isClear(profile: Profile, { prediction, preconditioning }: NetworkKind): boolean {
-  const { left, output } = profile;
+  const { left, output, skip } = profile;
   const hasUnitOutput = preconditioning !== undefined || prediction === 'v_prediction';
-  const isSmoothing = left.below >= 0.005 && left.below <= 0.6 && left.far <= left.below / 2;
+  const most = skip === 0 ? 0.6 : Math.min(0.6, 0.7 * skip);
+  const isSmoothing = left.below >= 0.005 && left.below <= most && left.far <= left.below / 2;
   return isRight(profile) && isSmoothing && (!hasUnitOutput || (output >= 0.3 && output <= 3));
 }
 
@@ -109,6 +113,7 @@ export async function checkKind({ dims, kind, sigmaRange, run, patience }: Check
       away: rms(far.D.map((d) => d - middle)) / (levels.far * rms(first)),
       change: rms(again.D.map((d, i) => d - once[i]!)) / Math.max(rms(once), 0.2 * width),
       output: rms(below.output),
+      skip: (parameterizationOf(of) ?? plain).denoised(levels.below).skip,
     };
   };
 
