@@ -1,7 +1,7 @@
 import { Buffer } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { open, stat } from 'node:fs/promises';
+import { open, readFile, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join, posix } from 'node:path';
 
 import { turn } from '../../clock';
@@ -98,7 +98,7 @@ export class Weights {
    * free. ERR_IO, ERR_DISPOSED.
    */
   async assertFit(sizes: readonly (readonly [name: string, size: number])[]): Promise<void> {
-    const { isWhole, external, free } = await this.#read();
+    const { isWhole, external, free } = await this.#read(sizes.length > 0);
     if (!isWhole) return; // ONNX Runtime tells what it is
     for (const [name] of sizes)
       if (!free.has(name))
@@ -144,8 +144,9 @@ export class Weights {
     return new Map(spelled.map((name) => [name, bytes.get(posix.normalize(name))!]));
   }
 
-  #read(): Promise<Graph> {
-    return (this.#graph ??= graphOf(this.source));
+  /** @param wantsSizes Whether the names of free sizes are wanted, too, of the first call */
+  #read(wantsSizes = false): Promise<Graph> {
+    return (this.#graph ??= graphOf(this.source, wantsSizes));
   }
 
   #found(): Promise<readonly Part[]> {
@@ -187,9 +188,17 @@ export class Weights {
   }
 }
 
+/** A file of at most so many bytes is searched for names of files before it is read as a graph. */
+const mostSearched = 2 ** 22;
+
 /** What a network's file says. ERR_IO, ERR_DISPOSED. */
-async function graphOf({ path, bytes, size = 0 }: NetworkSource): Promise<Graph> {
+async function graphOf({ path, bytes, size = 0, external }: NetworkSource, wantsSizes: boolean): Promise<Graph> {
   try {
+    if (!wantsSizes && external.size === 0 && (size || (await stat(path!)).size) <= mostSearched) {
+      const content = bytes ? Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength) : await readFile(path!);
+      // The key of a name in ONNX. Most networks have none, and need no further look.
+      if (!content.includes('location')) return { isWhole: false, external: new Map(), free: new Set() };
+    }
     if (bytes !== undefined) {
       const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
       return await readGraph(size, (at) => view.subarray(at));
