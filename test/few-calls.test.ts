@@ -65,6 +65,7 @@ describe('a number of calls', () => {
     for (const [startStep, made] of [0, 2, 4, 6, 7].entries())
       expect(await toldBy({ solver: 'heun', calls: 8, sample, startStep })).toEqual(whole.slice(made));
     expect(await toldBy({ solver: 'pc', calls: 7, sample, startStep: 0 })).toHaveLength(7);
+    expect(await toldBy({ solver: 'heun', grid: [4, 2, 1], calls: 3, sample, startStep: 1 })).toEqual([2, 1]);
   });
 
   test('of given levels it leaves out corrections', async () => {

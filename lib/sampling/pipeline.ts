@@ -136,7 +136,8 @@ export class ScoreSdeVePipeline {
 
   /**
    * What a run of these options will take, by calling the model a few times with noise: with one sample, then with all of them
-   * where that takes a few seconds, else with as many as take so long, or with no more where one takes longer. No draw is taken from the options' generators, and neither onProgress nor onStep is called.
+   * where that takes a few seconds, else with as many as take so long, or with no more where one takes longer. No draw is taken
+   * from the options' generators, and neither onProgress nor onStep is called.
    * @returns The network calls a sample and the seconds of the run; both NaN where the solver decides on its calls as it goes
    * @throws ScoreSdeError as run
    */

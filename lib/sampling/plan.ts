@@ -409,7 +409,8 @@ function tailOf(solver: Solver, levels: Levels, startStep: number): Levels {
   if (!Number.isInteger(startStep) || startStep < 0 || startStep >= total)
     throw new ScoreSdeError('ERR_RANGE', `startStep must be an integer from 0 to ${total - 1}, got ${show(startStep)}`);
   const rest = levelsFrom(levels, startStep);
-  if (levels.calls === undefined || levels.calls === total) return rest;
+  if (levels.calls === undefined) return rest;
+  if (levels.calls === total) return { ...rest, calls: total - startStep }; // one a step
   let calls = levels.calls;
   for (let at: Json | undefined = solver.start(levels); at !== undefined; at = solver.next(levels, at)) {
     if (solver.stage(levels, at).step >= startStep) break;
