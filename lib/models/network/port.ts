@@ -139,8 +139,7 @@ function isBatchAxis(axis: number | string | undefined, batch: BatchRules): bool
 }
 
 /** Whether a port takes a row of numbers for each sample. */
-export const isOfRows = ({ shape }: Port): boolean =>
-  shape.length === 2 && typeof shape[1] === 'number' && shape[1] > 1;
+const isOfRows = ({ shape }: Port): boolean => shape.length === 2 && typeof shape[1] === 'number' && shape[1] > 1;
 
 /**
  * Classes as rows of zeros with a one, for a port of floats of such rows; any other value as it is. ERR_SHAPE, ERR_RANGE.
