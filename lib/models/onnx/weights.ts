@@ -192,21 +192,22 @@ export class Weights {
 const mostSearched = 2 ** 22;
 
 /** What a network's file says. ERR_IO, ERR_DISPOSED. */
-async function graphOf({ path, bytes, size = 0, external }: NetworkSource, wantsSizes: boolean): Promise<Graph> {
+async function graphOf({ path, bytes, size, external }: NetworkSource, wantsSizes: boolean): Promise<Graph> {
   try {
-    if (!wantsSizes && external.size === 0 && (size || (await stat(path!)).size) <= mostSearched) {
+    const total = size ?? (await stat(path!)).size;
+    if (!wantsSizes && external.size === 0 && total <= mostSearched) {
       const content = bytes ? Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength) : await readFile(path!);
       // The key of a name in ONNX. Most networks have none, and need no further look.
       if (!content.includes('location')) return { isWhole: false, external: new Map(), free: new Set() };
     }
     if (bytes !== undefined) {
       const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-      return await readGraph(size, (at) => view.subarray(at));
+      return await readGraph(total, (at) => view.subarray(at));
     }
     const file = await open(path!, 'r');
     try {
       const buffer = Buffer.alloc(16 * leastPiece);
-      return await readGraph((await file.stat()).size, async (at) =>
+      return await readGraph(total, async (at) =>
         buffer.subarray(0, (await file.read(buffer, 0, buffer.length, at)).bytesRead),
       );
     } finally {
