@@ -13,7 +13,8 @@ import { Contract } from '../network/contract';
 import { scoreOf } from '../network/score';
 import { assertOptions, extensionOf, show } from '../../options';
 import { assertGoesOn, onAbort, Wait } from '../../signals';
-import { checkKind, kindText, type KindCheck } from '../network/check';
+import { checkKind, leastCalls, type KindCheck } from '../network/check';
+import { kindText } from '../network/kind-text';
 import { sigmaRangeOf } from '../network/conditioning';
 import { plain } from '../network/kind';
 import {
@@ -290,7 +291,7 @@ export class OnnxModel extends Callable {
     const isOpen = unspecified.some((port) => !isInteger(port) || !isPerSample(port));
     if (dims === undefined || this.device !== 'cpu' || truncates || isOpen) return undefined;
     const run = (seen: Tensor, told: Tensor) => this.#told(seen, told, signal);
-    if (!slow && !(await isQuick(dims, run))) return undefined;
+    if (!slow && !(await isQuick(dims, run, leastCalls(dims)))) return undefined;
     return checkKind({ dims, kind, sigmaRange, run, patience: slow ? 60_000 : 1000 });
   }
 

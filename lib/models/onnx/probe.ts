@@ -53,19 +53,22 @@ const maxElements = 2 ** 21;
 /** The most milliseconds that the probe's calls may be expected to take. */
 const maxMilliseconds = 3000;
 
-/** Whether a network is quick enough to be probed, by one call: then 64 of its calls take at most three seconds. */
+/**
+ * Whether a network is quick enough to be called with many samples at its load, as 64 are for the probe: by one call, they take
+ * at most three seconds.
+ */
 export async function isQuick(
   dims: readonly number[],
   call: (sample: Tensor<'float32'>, sigma: Tensor<'float32'>) => Promise<unknown>,
+  count = samples,
 ): Promise<boolean> {
-  const size = sizeOfDims(dims, 'sampleShape');
-  if (samples * size > maxElements) return false;
+  if (count * sizeOfDims(dims, 'sampleShape') > maxElements) return false;
   const timed = async () => {
     const start = now();
     await call(Tensor.zeros([1, ...dims]), new Tensor('float32', [1], [1]));
     return now() - start;
   };
-  const most = maxMilliseconds / samples;
+  const most = maxMilliseconds / count;
   const first = await timed();
   // Memory is new to the first call, so that one that is a little slow is made again.
   return first <= most || (first <= 4 * most && (await timed()) <= most);

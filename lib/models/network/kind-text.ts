@@ -1,0 +1,47 @@
+import type { NetworkKind } from './kind';
+
+const nouns = {
+  score: 'a score',
+  denoised: 'a denoised estimate',
+  noise: 'a noise prediction',
+  v_prediction: 'a v-prediction',
+} as const;
+
+/** The parts of a kind that say what is done with its output, with their defaults. */
+export const withDefaults = ({ prediction = 'score', conditioning = 'sigma', preconditioning }: NetworkKind) => ({
+  prediction,
+  conditioning,
+  preconditioning,
+});
+
+/** A kind as people say it. */
+export function nameOf(kind: NetworkKind): string {
+  const { prediction, conditioning, preconditioning } = withDefaults(kind);
+  if (preconditioning !== undefined) return `a raw network of preconditioning ${shown(preconditioning)}`;
+  return `${nouns[prediction]} that takes ${typeof conditioning === 'string' ? conditioning : shown(conditioning)}`;
+}
+
+/** A kind as text, the same for the same kind. */
+export function kindText({ prediction, conditioning, preconditioning, dataRange }: NetworkKind): string {
+  return JSON.stringify({ prediction, conditioning, preconditioning, dataRange });
+}
+
+/** A kind as options, without those that are the defaults. */
+export function optionsOf(kind: NetworkKind): string {
+  const { prediction, conditioning, preconditioning } = withDefaults(kind);
+  if (preconditioning !== undefined) return `preconditioning: ${shown(preconditioning)}`;
+  const said = [
+    ...(prediction === 'score' ? [] : [`prediction: ${shown(prediction)}`]),
+    ...(conditioning === 'sigma' ? [] : [`conditioning: ${shown(conditioning)}`]),
+  ];
+  return said.join(', ') || "prediction: 'score', conditioning: 'sigma', which are the defaults";
+}
+
+function shown(value: unknown): string {
+  if (typeof value === 'string') return `'${value}'`;
+  if (Array.isArray(value)) return value.length > 8 ? `[${value.length} numbers]` : `[${value.join(', ')}]`;
+  if (typeof value !== 'object' || value === null) return String(value);
+  return `{ ${Object.entries(value)
+    .map(([key, part]) => `${key}: ${shown(part)}`)
+    .join(', ')} }`;
+}
