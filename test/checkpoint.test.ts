@@ -72,8 +72,8 @@ describe.each(devices)('on %s', (device) => {
       // On another device the run has the same files, to the byte.
       if (elsewhere.device !== device) expect(await everyStage(elsewhere, given())).toEqual(files);
       expect(at[0]).toBe(0);
-      // Each stage, but for those that an adaptive solver makes without a call.
-      if (!isOneByOne) expect(at).toEqual(Array.from({ length: whole.calls }, (_, i) => i));
+      // Each stage, but for those that an adaptive solver makes without a call; and the end, after the last one.
+      if (!isOneByOne) expect(at).toEqual(Array.from({ length: whole.calls + 1 }, (_, i) => i));
       else expect(new Set(at).size).toBeGreaterThanOrEqual(whole.calls - 1);
       for (const [i, bytes] of files.entries()) {
         const place = [another(), elsewhere][i % 2]!;
@@ -98,6 +98,20 @@ describe.each(devices)('on %s', (device) => {
       const resumed = await pipeline.resume(bytes).result;
       bitEqual(await elementsOf(resumed.samples), await elementsOf(whole.samples));
       expect([resumed.calls, resumed.steps]).toEqual([whole.calls, whole.steps]);
+    }
+  });
+
+  test.each([2, 6])('asked for while a run of %d calls is some ahead: as soon as may be', async (calls) => {
+    const given = () => ({ calls, seed: 3, modelInputs: { shift: 0.2 } });
+    const expected = await samplesOf(pipeline, given());
+    for (let step = 1; step <= calls; step++) {
+      let saved: Promise<Uint8Array> | undefined;
+      const onProgress = (told: { step: number }) => {
+        if (told.step === step) saved = run.save({ stop: true });
+      };
+      const run = pipeline.start({ ...given(), onProgress });
+      expect((await rejection(() => run.result)).code).toBe('ERR_ABORTED');
+      bitEqual(await elementsOf((await pipeline.resume((await saved)!).result).samples), expected);
     }
   });
 
@@ -659,5 +673,20 @@ test('a file on disk', async () => {
     await elementsOf((await digits.resume(readFileSync(file)).result).samples),
     await samplesOf(digits, options),
   );
+  await digits.dispose();
+});
+
+test('a network that is called ahead of the event loop is saved before it ends', async () => {
+  const digits = await ScoreSdeVePipeline.fromPretrained('digits', { device: 'cpu', intraOpThreads: 1 });
+  const expected = await samplesOf(digits, { calls: 8, batchSize: 64, seed: 1 });
+  let saved: Promise<Uint8Array> | undefined;
+  const onProgress = ({ step }: { step: number }) => {
+    if (step === 2) saved = run.save({ stop: true });
+  };
+  const run = digits.start({ calls: 8, batchSize: 64, seed: 1, onProgress });
+  await rejection(() => run.result);
+  const bytes = (await saved)!;
+  expect(callsOf(bytes)).toBeLessThanOrEqual(6);
+  bitEqual(await elementsOf((await digits.resume(bytes).result).samples), expected);
   await digits.dispose();
 });

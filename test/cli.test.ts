@@ -205,6 +205,12 @@ describe('sample fails with one line, code 1 and no file', () => {
     ['too large a picture', () => ['--batch', '4096', '--scale', '64'], 'ERR_RANGE', /114688x114688 pixels/],
     ['an unknown solver', () => ['--solver', 'ddim'], 'ERR_CONFIG', /"ddim".*pc.*er_sde.*dpm_adaptive/],
     ['an option of another solver', () => ['--solver', 'euler', '--eta', '1'], 'ERR_CONFIG', /"euler".*"eta"/],
+    [
+      'an option of no solver named',
+      () => ['--eta', '0'],
+      'ERR_CONFIG',
+      /^score-sde: without --solver .*have it: er_sde/,
+    ],
     ['steps that the solver decides on', () => ['--solver', 'dpm_adaptive'], 'ERR_CONFIG', /dpm_adaptive .*99000/],
     ['an order that there is not', () => ['--solver', 'er_sde', '--order', '4'], 'ERR_RANGE', /order .*3, got 4/],
     ['rho of a grid without', () => ['--grid', 've', '--rho', '2'], 'ERR_CONFIG', /rho .*"ve"/],

@@ -222,3 +222,14 @@ test("a solver's options stay as they were", () => {
   for (const { options } of made) expect(Object.isFrozen(options)).toBe(true);
   expect(Object.isFrozen(made[2]!.options.churn)).toBe(true);
 });
+
+test('dpm_adaptive: each of many samples is as alone', async () => {
+  const generators = () => Array.from({ length: 150 }, (_, i) => new Generator(i));
+  const many = await samplesOf(pipeline, { solver: 'dpm_adaptive', batchSize: 150, generator: generators() });
+  const size = many.length / 150;
+  for (const i of [0, 1, 77, 148, 149])
+    bitEqual(
+      many.subarray(i * size, (i + 1) * size),
+      await samplesOf(pipeline, { solver: 'dpm_adaptive', generator: generators()[i]! }),
+    );
+});

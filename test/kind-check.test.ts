@@ -7,7 +7,6 @@ import { rejection, sentence } from './support/refusals';
 afterAll(closeSessions);
 
 const shape = [1, 8, 8];
-const range = [0.01, 50] as const;
 
 /** The warnings of a load. */
 async function warningsOf(load: () => Promise<{ dispose?(): Promise<void> }>): Promise<string[]> {

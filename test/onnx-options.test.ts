@@ -215,7 +215,7 @@ test('options that are changed after a load change nothing', async () => {
   conditioning.index = -1;
   Object.assign(options, { prediction: 'epsilon', dataRange: 3 });
   const found = await model.checkKind({ slow: true });
-  expect(found?.why).toMatch(/as a score that takes \{ index: 2, sigmas: \[9, 1\] \}/);
+  expect(found?.why).toMatch(/a score that takes \{ index: 2, sigmas: \[9, 1\] \}/);
   expect(model.dataRange).toEqual([-1, 1]);
 });
 

@@ -147,7 +147,8 @@ async function tryModel(dir: string, check: boolean): Promise<Model> {
     const { sigmaMin, sigmaMax } = scheduler.config;
     const found = await model.checkKind({ sigmaRange: [sigmaMin, sigmaMax], slow: check });
     const why =
-      found?.why ?? 'its kind was not checked: it is slow (--check calls it nevertheless), or takes whole numbers';
+      found?.why ??
+      'its kind was not checked: it is large or slow (--check calls it nevertheless), or has inputs of unknown meaning';
     return { dir, sampleShape, takes, gives, fits: found?.fits ?? null, why };
   } finally {
     await pipeline.dispose();

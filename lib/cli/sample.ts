@@ -7,7 +7,7 @@ import { layoutOf, toPng } from '../image/png';
 import { Generator } from '../random/generator';
 import type { GeneratorKind } from '../random/kind';
 import { ScoreSdeVePipeline } from '../sampling/pipeline';
-import type { StepsOptions } from '../sampling/plan';
+import { assertOf, type StepsOptions } from '../sampling/plan';
 import type { SamplingResult } from '../sampling/result';
 import type { SamplingRun } from '../sampling/run';
 import { onAbort } from '../signals';
@@ -135,7 +135,10 @@ function samplerOf(options: SampleOptions): StepsOptions & { isAdaptive: boolean
     (['eta', 'order', 'snr'] as const).flatMap((key) => (options[key] === undefined ? [] : [[key, options[key]]])),
   );
   // Without a name, a number of calls is for the preset, and one of steps for the reference.
-  const solver = solverOf(name ?? (steps === undefined ? 'er_sde' : 'pc'), flat);
+  const usual = steps === undefined ? 'er_sde' : 'pc';
+  const reason = `without --solver ${steps === undefined ? 'the solver is' : '--steps takes the solver'} "${usual}"`;
+  if (name === undefined) assertOf(usual, reason, flat);
+  const solver = solverOf(name ?? usual, flat);
   const isAdaptive = solver.steps === undefined;
   const told = options.calls ?? steps ?? rho;
   if (isAdaptive && told !== undefined)

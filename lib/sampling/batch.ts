@@ -129,21 +129,40 @@ export class Batch {
     }
   }
 
-  /** Gives a lane's rows to those that come after it. */
-  async leave(lane: Lane): Promise<void> {
-    const index = this.#lanes.indexOf(lane);
-    if (index < 0) return;
-    const { first, rows } = lane;
-    if (index < this.#lanes.length - 1) {
+  /** Gives a lane's rows to the last one, if that has as many, or else to those that come after it. */
+  leave(lane: Lane): Promise<void> {
+    return this.leaveAll([lane]);
+  }
+
+  /** As {@link leave}, of several. */
+  async leaveAll(leaving: readonly Lane[]): Promise<void> {
+    const gone = leaving.filter((lane) => this.#lanes.includes(lane));
+    if (gone.length === 0) return;
+    if (gone.some((lane) => lane !== this.#lanes.at(-1))) {
       await this.#executor.renew();
       await this.#pool.unshare();
-      await this.#pool.close(first, rows, this.#rows);
     }
-    this.#lanes.splice(index, 1);
-    lane.first = -1;
-    this.#rows -= rows;
-    for (const moved of this.#lanes.slice(index)) moved.first -= rows;
+    // From the end, so that none that is to leave is moved.
+    for (const lane of gone.sort((a, b) => b.first - a.first)) await this.#leave(lane);
     if (this.#lanes.length > 0) this.#network.prepare(this.#lanes);
+  }
+
+  async #leave(lane: Lane): Promise<void> {
+    const index = this.#lanes.indexOf(lane);
+    const { first, rows } = lane;
+    const last = this.#lanes.at(-1)!;
+    this.#rows -= rows;
+    lane.first = -1;
+    if (last !== lane && last.rows === rows) {
+      await this.#pool.move(last.first, first, rows);
+      this.#lanes[index] = last;
+      last.first = first;
+      this.#lanes.pop();
+      return;
+    }
+    if (last !== lane) await this.#pool.close(first, rows, this.#rows + rows);
+    this.#lanes.splice(index, 1);
+    for (const moved of this.#lanes.slice(index)) moved.first -= rows;
   }
 
   /**

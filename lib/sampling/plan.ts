@@ -298,7 +298,7 @@ const noCorrector = (option: string) =>
   correctorOptions.some((name) => name === option) ? 'corrector, and so no ' : '';
 
 /** ERR_CONFIG for an option of other solvers than the one that was chosen for a reason. */
-function assertOf(solver: SolverName, reason: string, flat: object): void {
+export function assertOf(solver: SolverName, reason: string, flat: object): void {
   const having = (option: string) => solverList.filter(({ options }) => options.includes(option));
   for (const option of Object.keys(flat))
     if (!having(option).some(({ name }) => name === solver))

@@ -101,15 +101,15 @@ export class Pool {
 
   /** Moves the rows from `first + count` up to `end` down by `count`. */
   async close(first: number, count: number, end: number): Promise<void> {
-    const kept = [this.x, this.base, this.low?.accepted, ...this.history];
-    for (const tensor of kept) {
-      if (tensor === undefined) continue;
-      // A part at a time, so that no part overlaps the place that it goes to.
-      for (let to = first; to + count < end; to += count) {
-        const rows = Math.min(count, end - to - count);
-        await this.copy(rowsOf(tensor, to + count, rows), rowsOf(tensor, to, rows), 'rows');
-      }
-    }
+    // A part at a time, so that no part overlaps the place that it goes to.
+    for (let to = first; to + count < end; to += count)
+      await this.move(to + count, to, Math.min(count, end - to - count));
+  }
+
+  /** Copies what is kept of some rows to others. */
+  async move(from: number, to: number, count: number): Promise<void> {
+    for (const tensor of [this.x, this.base, this.low?.accepted, ...this.history])
+      if (tensor !== undefined) await this.copy(rowsOf(tensor, from, count), rowsOf(tensor, to, count), 'rows');
   }
 
   dispose(): void {

@@ -96,12 +96,12 @@ export class RunLanes {
   /** Takes the samples that are there out of the batch, where others are to come, and lets those in that wait. */
   async collect(): Promise<void> {
     if (this.#samples === undefined) return;
-    for (const [i, lane] of this.#lanes.entries()) {
-      if (!lane.done || lane.first < 0) continue;
+    const leaving = [...this.#lanes.entries()].filter(([, lane]) => lane.done && lane.first >= 0);
+    for (const [i, lane] of leaving) {
       const { first, rows } = this.#parts[i]!;
       await this.batch.copyTo(lane, rowsOf(this.#samples, first, rows));
-      await this.batch.leave(lane);
     }
+    await this.batch.leaveAll(leaving.map(([, lane]) => lane));
     await this.#admit();
   }
 

@@ -77,9 +77,9 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
   }
 
   /**
-   * The run as the bytes of a safetensors file, between the present stage and the next: `pipeline.resume(bytes)` goes on
-   * from there, in any process and on any device, to the same bits. The run itself goes on, unless `stop` is true: then it
-   * ends as by abort().
+   * The run as the bytes of a safetensors file, between two stages: network calls that are under way are waited for.
+   * `pipeline.resume(bytes)` goes on from there, in any process and on any device, to the same bits; of a run that has made
+   * its last call it gives the samples. The run itself goes on, unless `stop` is true: then it ends as by abort().
    * @throws ScoreSdeError ERR_STATE once the run has ended, ERR_ABORTED where it ends before it was saved, ERR_CONFIG (a
    *   solver or model inputs that a file cannot hold)
    */
@@ -231,6 +231,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
     await batch.settle();
     this.#assertSound(lanes);
     await this.#told;
+    await this.#serveSaves(); // of a run that went ahead of those who asked
     if (!this.#outcome) await this.#finish(lanes);
   }
 
@@ -298,7 +299,7 @@ export class SamplingRun implements AsyncIterable<SamplingStep> {
   /** Makes the saves that were asked for, after those that are being made. The run must not go on before that. */
   #serveSaves(): Promise<void> {
     return (this.#serving = this.#serving.then(async () => {
-      for (let save = this.#saves.shift(); save !== undefined; save = this.#saves.shift()) await this.#serve(save);
+      for (const save of this.#saves.splice(0)) await this.#serve(save);
     }));
   }
 

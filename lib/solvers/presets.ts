@@ -28,7 +28,7 @@ export interface Preset {
  * another classifier than that of docs/quality.md.
  */
 export function preset(calls: number): Preset {
-  const few = integer(calls, 'calls', 1, 2 ** 24, 1) < 7;
+  const few = integer(calls ?? NaN, 'calls', 1, 2 ** 24, 1) < 7;
   return {
     solver: 'er_sde',
     options: { order: 3, eta: few ? 0.5 : 1 },

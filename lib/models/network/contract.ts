@@ -230,7 +230,7 @@ export class Contract {
     if (!this.truncates) return;
     process.emitWarning(
       `${name}: its input ${portsText([this.timestep])} takes whole numbers, to which sigma is truncated: say what they stand ` +
-        "for, as conditioning: { index: N, sigmas: 'geometric' } or { alphasCumprod: [...] }",
+        'for, as conditioning: { index: N, sigmas: { geometric: [sigmaMin, sigmaMax] } } or { alphasCumprod: [...] }',
       'ScoreSdeWarning',
     );
   }

@@ -26,15 +26,20 @@ export function kindText({ prediction, conditioning, preconditioning, dataRange 
   return JSON.stringify({ prediction, conditioning, preconditioning, dataRange });
 }
 
-/** A kind as options, without those that are the defaults. */
-export function optionsOf(kind: NetworkKind): string {
-  const { prediction, conditioning, preconditioning } = withDefaults(kind);
-  if (preconditioning !== undefined) return `preconditioning: ${shown(preconditioning)}`;
-  const said = [
-    ...(prediction === 'score' ? [] : [`prediction: ${shown(prediction)}`]),
-    ...(conditioning === 'sigma' ? [] : [`conditioning: ${shown(conditioning)}`]),
-  ];
-  return said.join(', ') || "prediction: 'score', conditioning: 'sigma', which are the defaults";
+/** What to say in place of what was said of a kind. */
+export function sayInstead(kind: NetworkKind, said: NetworkKind): string {
+  const [is, was] = [withDefaults(kind), withDefaults(said)];
+  const { preconditioning } = kind;
+  const isRaw = preconditioning !== undefined;
+  const wasRaw = said.preconditioning !== undefined;
+  const say = isRaw
+    ? [`preconditioning: ${shown(preconditioning)}`]
+    : (['prediction', 'conditioning'] as const)
+        .filter((key) => wasRaw || kindText({ [key]: is[key] }) !== kindText({ [key]: was[key] }))
+        .map((key) => `${key}: ${shown(is[key])}`);
+  const given = (['prediction', 'conditioning', 'preconditioning'] as const).filter((key) => said[key] !== undefined);
+  const wrong = given.filter((key) => (key === 'preconditioning') !== isRaw);
+  return `say ${say.join(', ')}${wrong.length > 0 ? `, and no ${wrong.join(' or ')}` : ''}`;
 }
 
 function shown(value: unknown): string {

@@ -11,9 +11,10 @@ import { numbersOf, type PerSample } from '../../tensor/arguments';
 import { Tensor, type TensorLike } from '../../tensor/tensor';
 import { Contract } from '../network/contract';
 import { scoreOf } from '../network/score';
-import { assertOptions, extensionOf, show } from '../../options';
+import { assertOptions, assertSignal, extensionOf, show } from '../../options';
+import type { Signal } from '../../platform';
 import { assertGoesOn, onAbort, Wait } from '../../signals';
-import { checkKind, leastCalls, type KindCheck } from '../network/check';
+import { checkKind, leastSamples, type KindCheck } from '../network/check';
 import { kindText } from '../network/kind-text';
 import { sigmaRangeOf } from '../network/conditioning';
 import { plain } from '../network/kind';
@@ -84,6 +85,9 @@ Object.setPrototypeOf(Callable.prototype, Function.prototype);
 export interface OnnxModel extends ScoreModel {
   (sample: TensorLike, sigma: PerSample, inputs?: ModelInputs, context?: RunContext): Promise<Tensor>;
 }
+
+/** The most milliseconds that the check of a right kind may be expected to take at a load. Another kind takes ten times that. */
+const maxCheckMilliseconds = 1000;
 
 /**
  * A score network that this package runs in ONNX Runtime: off the event loop, on the tensors' own memory, and stoppable by a
@@ -211,7 +215,7 @@ export class OnnxModel extends Callable {
         const found = await model.#checkedKind(known.sigmaRange, false, signal).catch(() => undefined);
         assertGoesOn(signal);
         if (found?.fits === false) process.emitWarning(`${name}: ${found.why}`, 'ScoreSdeWarning');
-        if (found?.fits === true && model.#probed) model.#probed.kind = kindText(kind);
+        else if (found !== undefined && model.#probed) model.#probed.kind = kindText(kind);
       }
       if (settings.probeCache !== undefined && model.#probed)
         await addProbed(settings.probeCache, model.#probed).catch(({ message }: Error) =>
@@ -258,24 +262,26 @@ export class OnnxModel extends Callable {
   }
 
   /**
-   * Calls the network a few times with noise, to tell whether it gives what `prediction` says and is told what `conditioning`
-   * says, and what would fit in their place.
+   * Draws a few samples from the network, to tell whether it gives what `prediction` says and is told what `conditioning` says,
+   * and what would fit in their place.
    * @param options sigmaRange: the lowest and the highest noise level of its training, where they are known. slow: whether a
-   *   network is called, too, that is too slow to be called at each load; default false
-   * @returns undefined where it was not called: sizes are free, it runs on a device, it is slow, it takes sigma truncated, or
-   *   it has further inputs whose values matter and that have no default
-   * @throws ScoreSdeError ERR_CONFIG, ERR_RANGE, ERR_MODEL, ERR_DISPOSED
+   *   network is called, too, that is too large or too slow to be called at each load; default false. signal: ends the check
+   * @returns undefined where it was not called: sizes are free, it runs on a device, it is large or slow, it takes sigma
+   *   truncated, or it has further inputs whose values matter and that have no default
+   * @throws ScoreSdeError ERR_CONFIG, ERR_RANGE, ERR_MODEL, ERR_DISPOSED, ERR_ABORTED
    */
   async checkKind(
-    options: { sigmaRange?: readonly [number, number]; slow?: boolean } = {},
+    options: { sigmaRange?: readonly [number, number]; slow?: boolean; signal?: Signal } = {},
   ): Promise<KindCheck | undefined> {
-    assertOptions(options, ['sigmaRange', 'slow']);
-    const { sigmaRange, slow = false } = options;
+    assertOptions(options, ['sigmaRange', 'slow', 'signal']);
+    const { sigmaRange, slow = false, signal } = options;
     if (typeof slow !== 'boolean') throw new ScoreSdeError('ERR_CONFIG', `slow must be a boolean, got ${show(slow)}`);
+    assertSignal(signal);
+    assertGoesOn(signal);
     return this.#checkedKind(
       sigmaRange === undefined ? undefined : sigmaRangeOf(sigmaRange, 'sigmaRange'),
       slow,
-      undefined,
+      signal,
     );
   }
 
@@ -291,8 +297,8 @@ export class OnnxModel extends Callable {
     const isOpen = unspecified.some((port) => !isInteger(port) || !isPerSample(port));
     if (dims === undefined || this.device !== 'cpu' || truncates || isOpen) return undefined;
     const run = (seen: Tensor, told: Tensor) => this.#told(seen, told, signal);
-    if (!slow && !(await isQuick(dims, run, leastCalls(dims)))) return undefined;
-    return checkKind({ dims, kind, sigmaRange, run, patience: slow ? 60_000 : 1000 });
+    if (!slow && !(await isQuick(dims, run, leastSamples(dims), maxCheckMilliseconds))) return undefined;
+    return checkKind({ dims, kind, sigmaRange, run });
   }
 
   /** The network's output for what it sees and is told. */

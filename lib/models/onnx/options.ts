@@ -47,7 +47,7 @@ export interface OnnxModelOptions extends NetworkOptions {
    * larger network finds is not kept (see `probeCache`), since its key would need all of the weights to be read.
    */
   maxCopyBytes?: number | undefined;
-  /** Whether the network is called to see if its `prediction` and `conditioning` fit (see {@link checkKind}). Default true. */
+  /** Whether the network is called to see if it is of the kind that the options say (see {@link OnnxModel.checkKind}). Default true. */
   check?: boolean | undefined;
   /** Ends the load at once, with an error of code ERR_ABORTED. */
   signal?: Signal | undefined;

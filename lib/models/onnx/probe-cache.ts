@@ -28,7 +28,7 @@ export interface Probed extends Omit<ProbeKey, 'threads'> {
   /** Whether single-threaded calls at once give the same bits. */
   readonly isDivided: boolean;
   readonly why: string;
-  /** The kind that a check found it to be. */
+  /** The kind of which a check had nothing to warn. */
   kind?: string;
 }
 

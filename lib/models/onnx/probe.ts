@@ -54,13 +54,14 @@ const maxElements = 2 ** 21;
 const maxMilliseconds = 3000;
 
 /**
- * Whether a network is quick enough to be called with many samples at its load, as 64 are for the probe: by one call, they take
- * at most three seconds.
+ * Whether a network is quick enough to be given many samples at its load, by a call with one: as the 64 of the probe, which
+ * must take at most three seconds.
  */
 export async function isQuick(
   dims: readonly number[],
   call: (sample: Tensor<'float32'>, sigma: Tensor<'float32'>) => Promise<unknown>,
   count = samples,
+  milliseconds = maxMilliseconds,
 ): Promise<boolean> {
   if (count * sizeOfDims(dims, 'sampleShape') > maxElements) return false;
   const timed = async () => {
@@ -68,7 +69,7 @@ export async function isQuick(
     await call(Tensor.zeros([1, ...dims]), new Tensor('float32', [1], [1]));
     return now() - start;
   };
-  const most = maxMilliseconds / count;
+  const most = milliseconds / count;
   const first = await timed();
   // Memory is new to the first call, so that one that is a little slow is made again.
   return first <= most || (first <= 4 * most && (await timed()) <= most);
