@@ -53,7 +53,8 @@ export function samplesOf(dims: readonly number[], tested: number): number {
 }
 
 /**
- * What profiles kinds of a network, all with the same noise. A profile draws samples by a kind, and denoises them.
+ * Makes the function that profiles a network as one kind or another, with the same noise each time. A profile draws samples by
+ * the kind, and denoises them.
  *
  * The samples y are taken at the lowest level, where a little noise is left: then no detail of the data is lost. With noise on
  * them, x = y + z sqrt(sigma^2 - lowest^2), their estimate is D(x) + (lowest / sigma)^2 (x - D(x)). Noise is added and

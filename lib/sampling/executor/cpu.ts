@@ -12,13 +12,13 @@ import type { Executor, Handed } from './executor';
 const syncElements =
   { 'x86-64-v4': 2 ** 15, 'x86-64-v3': 2 ** 14, 'x86-64': 2 ** 7 }[native.instructionSet()] ?? 2 ** 12;
 
+/** Calls of the model and updates that may be under way, at most. */
+const mostUnderWay = 16;
 /**
- * Calls of the model and updates that may be under way: quick ones, whose way through the event loop would take longer than
- * they do; and slow ones, of which a run that is saved waits for those that are.
+ * Milliseconds that they take together, about. A run that is saved waits for them; an event loop that is busy for less does not
+ * hold a run up.
  */
-const mostUnderWay = { quick: 16, slow: 2 };
-/** Milliseconds between two updates that are those of slow calls. */
-const slowWait = 4;
+const msUnderWay = 20;
 
 const over = Promise.resolve();
 
@@ -30,8 +30,8 @@ export class CpuExecutor implements Executor {
   readonly device = 'cpu';
   /** Settle without a rejection. */
   readonly #underWay: Promise<void>[] = [];
-  /** The mean of the last waits, in milliseconds. */
-  #wait = 2 * slowWait;
+  /** What a call and its update took lately, in milliseconds. */
+  #took = msUnderWay;
   /** The first thing that went wrong in work that was not awaited: what came after it worked on what it left. */
   #failure: { readonly error: unknown } | undefined;
 
@@ -79,10 +79,11 @@ export class CpuExecutor implements Executor {
     // A turn of the event loop: neither kernels on this thread nor the ends of those on others, which Node takes up to a
     // thousand at a time, keep it from the rest of the process.
     await turn();
-    const most = isCrowded() ? 0 : this.#wait > slowWait ? mostUnderWay.slow : mostUnderWay.quick;
+    const steps = Math.max(1, Math.ceil(msUnderWay / this.#took));
+    const most = isCrowded() ? 0 : Math.min(2 * steps, mostUnderWay);
     const [waits, before] = [this.#underWay.length > most, now()];
     await this.#downTo(most);
-    if (waits) this.#wait += (now() - before - this.#wait) / 4;
+    if (waits) this.#took += (now() - before - this.#took) / 4;
   }
 
   settle(): Promise<void> {
