@@ -84,7 +84,7 @@ async function together(pipeline: ScoreSdeVePipeline, requests: readonly Request
         const { place, solver, levels, rows, noise, inputs } = lane;
         waiting.push({ request, state, lane: new Lane({ solver, levels, rows, noise, inputs, place }) });
       }
-      await batch.leave(lane);
+      await batch.leave([lane]);
       inside.delete(lane);
     }
   }
@@ -182,7 +182,7 @@ describe.each(devices)('on %s', (device) => {
     await batch.settle();
     for (const [i, lane] of lanes.entries()) {
       bitEqual(await elementsOf(await batch.take(lane)), alone[i]!);
-      await batch.leave(lane);
+      await batch.leave([lane]);
     }
     await batch.dispose();
   });
@@ -255,7 +255,7 @@ describe.each(devices)('on %s', (device) => {
           if (each.failure !== undefined) expect(each).toBe(lane);
           if (each.failure === undefined && !each.done) continue;
           if (each.done) samples.set(each, (await elementsOf(batch.state(each).x)).slice());
-          await batch.leave(each);
+          await batch.leave([each]);
         }
       }
       sentence(lane.failure as ScoreSdeError, 'ERR_NON_FINITE', says);
@@ -325,7 +325,7 @@ describe('inputs of lanes that share a call', () => {
       text: { data: Float32Array.from([1, 1, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3]), dims: [6, 2] },
       big: [5n, 5n, 6n, 7n, 7n, 7n],
     });
-    await batch.leave(lanes[1]!);
+    await batch.leave([lanes[1]!]);
     await batch.advance();
     expect(seen[1]).toMatchObject({ label: [7, 7, 1, 2, 3], scale: [1, 2, 4, 4, 4] });
     await batch.dispose();

@@ -557,7 +557,7 @@ describe('solverOf', () => {
     });
     expect(preset(6)).toMatchObject({ options: { eta: 0.5 }, rho: 5 });
     expect(preset(7).rho).toBe(7);
-    for (const calls of [0, -1, 1.5, NaN, '10', 2 ** 24 + 1])
+    for (const calls of [undefined, 0, -1, 1.5, NaN, '10', 2 ** 24 + 1])
       expect(() => preset(calls as never)).toThrow(refused('ERR_RANGE'));
   });
 });

@@ -124,45 +124,40 @@ export class Batch {
       await pool.unshare();
       await this.#fill(lane, state);
     } catch (error) {
-      await this.leave(lane);
+      await this.leave([lane]);
       throw error;
     }
   }
 
-  /** Gives a lane's rows to the last one, if that has as many, or else to those that come after it. */
-  leave(lane: Lane): Promise<void> {
-    return this.leaveAll([lane]);
-  }
-
-  /** As {@link leave}, of several. */
-  async leaveAll(leaving: readonly Lane[]): Promise<void> {
-    const gone = leaving.filter((lane) => this.#lanes.includes(lane));
-    if (gone.length === 0) return;
-    if (gone.some((lane) => lane !== this.#lanes.at(-1))) {
+  /** Gives the rows of lanes that leave to others: to the last lane, if that has as many, or else to those that come after. */
+  async leave(leaving: readonly Lane[]): Promise<void> {
+    const gone = new Set(leaving);
+    const first = this.#lanes.findIndex((lane) => gone.has(lane));
+    if (first < 0) return;
+    if (this.#lanes.slice(first).some((lane) => !gone.has(lane))) {
       await this.#executor.renew();
       await this.#pool.unshare();
     }
     // From the end, so that none that is to leave is moved.
-    for (const lane of gone.sort((a, b) => b.first - a.first)) await this.#leave(lane);
+    for (let i = this.#lanes.length - 1; i >= first; i--) if (gone.has(this.#lanes[i]!)) await this.#remove(i);
     if (this.#lanes.length > 0) this.#network.prepare(this.#lanes);
   }
 
-  async #leave(lane: Lane): Promise<void> {
-    const index = this.#lanes.indexOf(lane);
+  async #remove(index: number): Promise<void> {
+    const [lane, last] = [this.#lanes[index]!, this.#lanes.at(-1)!];
     const { first, rows } = lane;
-    const last = this.#lanes.at(-1)!;
-    this.#rows -= rows;
-    lane.first = -1;
     if (last !== lane && last.rows === rows) {
       await this.#pool.move(last.first, first, rows);
       this.#lanes[index] = last;
-      last.first = first;
       this.#lanes.pop();
-      return;
+      last.first = first;
+    } else {
+      await this.#pool.close(first, rows, this.#rows);
+      this.#lanes.splice(index, 1);
+      for (const moved of this.#lanes.slice(index)) moved.first -= rows;
     }
-    if (last !== lane) await this.#pool.close(first, rows, this.#rows + rows);
-    this.#lanes.splice(index, 1);
-    for (const moved of this.#lanes.slice(index)) moved.first -= rows;
+    lane.first = -1;
+    this.#rows -= rows;
   }
 
   /**
@@ -245,7 +240,7 @@ export class Batch {
     const sample = this.#sample(lane);
     if (sample === this.#left?.mean) return sample;
     if (lane.rows === this.capacity && !this.#pool.isShown) {
-      await this.leave(lane);
+      await this.leave([lane]);
       return this.#pool.release();
     }
     const own = Tensor.empty(sample.dims, { device: this.#executor.device });

@@ -101,7 +101,7 @@ export class RunLanes {
       const { first, rows } = this.#parts[i]!;
       await this.batch.copyTo(lane, rowsOf(this.#samples, first, rows));
     }
-    await this.batch.leaveAll(leaving.map(([, lane]) => lane));
+    await this.batch.leave(leaving.map(([, lane]) => lane));
     await this.#admit();
   }
 

@@ -41,8 +41,8 @@ export function positive(value: unknown, name: string, missing: number): number 
 }
 
 /** An integer from `least` to `most`, or `missing` where none is given. ERR_RANGE. */
-export function integer(value: unknown, name: string, least: number, most: number, missing: number): number {
-  if (value === undefined) return missing;
+export function integer(value: unknown, name: string, least: number, most: number, missing?: number): number {
+  if (value === undefined && missing !== undefined) return missing;
   if (!Number.isInteger(value) || (value as number) < least || (value as number) > most)
     throw new ScoreSdeError('ERR_RANGE', `${name} must be an integer from ${least} to ${most}, got ${show(value)}`);
   return value as number;

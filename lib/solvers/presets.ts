@@ -1,3 +1,4 @@
+import { maxSteps } from './grids';
 import { integer } from './options';
 
 /** The calls of a run that names a solver of few calls, and no number. */
@@ -28,7 +29,7 @@ export interface Preset {
  * another classifier than that of docs/quality.md.
  */
 export function preset(calls: number): Preset {
-  const few = integer(calls ?? NaN, 'calls', 1, 2 ** 24, 1) < 7;
+  const few = integer(calls, 'calls', 1, maxSteps) < 7;
   return {
     solver: 'er_sde',
     options: { order: 3, eta: few ? 0.5 : 1 },

@@ -1,5 +1,6 @@
 import { ScoreSdeError } from '../../errors';
 import { Generator } from '../../random/generator';
+import { sizeOfDims } from '../../tensor/data';
 import { Tensor } from '../../tensor/tensor';
 import { parameterizationOf, plain, type NetworkKind } from './kind';
 
@@ -42,14 +43,14 @@ const [leastElements, leastRows] = [1024, 3];
 /** States of so many times the noise are none. */
 const mostGrown = 1e4;
 
-/** How many samples of these dims a profile takes. */
-export function rowsOf(dims: readonly number[]): number {
-  return Math.max(leastRows, Math.ceil(leastElements / sizeOf(dims)));
+/** How many samples of these dims a profile draws. */
+function drawnOf(dims: readonly number[]): number {
+  return Math.max(leastRows, Math.ceil(leastElements / sizeOfDims(dims, 'sampleShape')));
 }
 
 /** How many samples a network is given for a profile that is not ended early, of so many levels tested. */
 export function samplesOf(dims: readonly number[], tested: number): number {
-  return rowsOf(dims) * (steps + 2 * tested);
+  return drawnOf(dims) * (steps + 2 * tested);
 }
 
 /**
@@ -69,7 +70,7 @@ export function profiler(
   { highest, lowest, tested }: Levels,
   middle: number,
 ): (kind: NetworkKind, furthest?: number) => Promise<Profile | undefined> {
-  const [rows, size] = [rowsOf(dims), sizeOf(dims)];
+  const [rows, size] = [drawnOf(dims), sizeOfDims(dims, 'sampleShape')];
   const count = rows * size;
   const noise = new Generator(1).randn([2, rows, ...dims]).data;
   const [first, second] = [noise.subarray(0, count), noise.subarray(count)];
@@ -143,10 +144,6 @@ function spreadOf(values: Float32Array, size: number): number {
   let sum = 0;
   for (let i = 0; i < values.length; i++) sum += (values[i]! - mean[i % size]!) ** 2;
   return Math.sqrt(sum / (rows - 1) / size);
-}
-
-function sizeOf(dims: readonly number[]): number {
-  return dims.reduce((all, dim) => all * dim, 1);
 }
 
 /** The sum of the squares about a middle. */

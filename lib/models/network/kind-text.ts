@@ -35,7 +35,7 @@ export function sayInstead(kind: NetworkKind, said: NetworkKind): string {
   const say = isRaw
     ? [`preconditioning: ${shown(preconditioning)}`]
     : (['prediction', 'conditioning'] as const)
-        .filter((key) => wasRaw || kindText({ [key]: is[key] }) !== kindText({ [key]: was[key] }))
+        .filter((key) => wasRaw || JSON.stringify(is[key]) !== JSON.stringify(was[key]))
         .map((key) => `${key}: ${shown(is[key])}`);
   const given = (['prediction', 'conditioning', 'preconditioning'] as const).filter((key) => said[key] !== undefined);
   const wrong = given.filter((key) => (key === 'preconditioning') !== isRaw);
